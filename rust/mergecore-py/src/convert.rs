@@ -1,0 +1,139 @@
+//! Python's arrays as the engine's bytes, and back. No element is looked at.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mergecore::checkpoint::{Checkpoint, Lent, Tensor};
+use mergecore::dtype::Dtype;
+use mergecore::write::SideFile;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+/// The memory of a one-dimensional, contiguous array of bytes, kept alive by the reference beside it.
+///
+/// Read through `__array_interface__`, which every NumPy has; the buffer protocol is not in Python 3.10's stable ABI.
+struct Memory {
+    address: usize,
+    bytes: usize,
+    writable: bool,
+    _owner: Py<PyAny>,
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Memory {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let interface = object.getattr("__array_interface__")?.cast_into::<PyDict>()?;
+        let item = |key: &str| interface.get_item(key)?.ok_or_else(|| PyTypeError::new_err(format!("__array_interface__ has no {key}")));
+        let (address, read_only): (usize, bool) = item("data")?.extract()?;
+        let shape: Vec<usize> = item("shape")?.extract()?;
+        let kind: String = item("typestr")?.extract()?;
+        let strided = interface.get_item("strides")?.is_some_and(|strides| !strides.is_none());
+        if shape.len() != 1 || strided || !["|u1", "|b1"].contains(&kind.as_str()) {
+            return Err(PyTypeError::new_err("expected a contiguous one-dimensional array of bytes"));
+        }
+        Ok(Memory { address, bytes: shape[0], writable: !read_only, _owner: object.to_owned().unbind() })
+    }
+}
+
+/// A model in memory: name → (dtype, shape, bytes).
+pub struct Inputs(BTreeMap<String, (Dtype, Vec<u64>, Memory)>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Inputs {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let given: BTreeMap<String, (String, Vec<u64>, Memory)> = object.extract()?;
+        let mut tensors = BTreeMap::new();
+        for (name, (dtype, shape, memory)) in given {
+            let known =
+                Dtype::from_name(&dtype).ok_or_else(|| PyValueError::new_err(format!("tensor {name}: dtype {dtype} cannot be merged")))?;
+            let expected = shape.iter().product::<u64>() * known.size() as u64;
+            if memory.bytes as u64 != expected {
+                return Err(PyValueError::new_err(format!("tensor {name}: {} bytes do not make {dtype} {shape:?}", memory.bytes)));
+            }
+            tensors.insert(name, (known, shape, memory));
+        }
+        Ok(Inputs(tensors))
+    }
+}
+
+impl Inputs {
+    pub fn checkpoint(&self, reference: &str) -> Checkpoint<'_> {
+        let tensor = |(name, (dtype, shape, memory)): (&String, &(Dtype, Vec<u64>, Memory))| {
+            let bytes: &[u8] = match memory.bytes {
+                0 => &[],
+                // SAFETY: NumPy gave the address and length of memory that its owner, held here, keeps alive; Python code that
+                // writes to an input during a merge races with it as it would with any other reader.
+                bytes => unsafe { std::slice::from_raw_parts(memory.address as *const u8, bytes) },
+            };
+            let tensor = Tensor { dtype: *dtype, shape: shape.clone(), file: 0, offset: 0, source: Arc::new(Lent(bytes)) };
+            (name.clone(), tensor)
+        };
+        Checkpoint::lent(reference, self.0.iter().map(tensor).collect())
+    }
+}
+
+/// Writable arrays to be filled, by name; or a single one, which is called "".
+pub struct Arrays(BTreeMap<String, Memory>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Arrays {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let arrays: BTreeMap<String, Memory> = match object.cast::<PyDict>() {
+            Ok(dict) => dict.iter().map(|(name, array)| Ok((name.extract()?, memory_of(&array)?))).collect::<PyResult<_>>()?,
+            Err(_) => BTreeMap::from([(String::new(), object.extract()?)]),
+        };
+        match arrays.iter().find(|(_, memory)| !memory.writable) {
+            Some((name, _)) => Err(PyValueError::new_err(format!("the output array for {name} is read-only"))),
+            None => Ok(Arrays(arrays)),
+        }
+    }
+}
+
+/// An array, or the array at the end of (dtype, shape, array).
+fn memory_of(object: &Bound<PyAny>) -> PyResult<Memory> {
+    match object.extract::<(String, Vec<u64>, Memory)>() {
+        Ok((_, _, memory)) => Ok(memory),
+        Err(_) => object.extract(),
+    }
+}
+
+impl Arrays {
+    /// The arrays' memory, for as long as they are borrowed.
+    pub fn lend(&mut self) -> BTreeMap<String, &mut [u8]> {
+        let slice = |(name, memory): (&String, &mut Memory)| {
+            let bytes: &mut [u8] = match memory.bytes {
+                0 => &mut [],
+                // SAFETY: NumPy gave the address and length of writable memory that its owner, held here, keeps alive; it is
+                // borrowed exclusively from `self`. The caller in Python has just allocated it and shares it with nobody.
+                bytes => unsafe { std::slice::from_raw_parts_mut(memory.address as *mut u8, bytes) },
+            };
+            (name.clone(), bytes)
+        };
+        self.0.iter_mut().map(slice).collect()
+    }
+}
+
+/// (name, content as bytes | path of a file to copy) pairs.
+pub struct SideFiles(pub Vec<(String, SideFile)>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for SideFiles {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let pairs: Vec<(String, Py<PyAny>)> = object.extract()?;
+        let convert = |(name, content): (String, Py<PyAny>)| {
+            let content = content.bind(object.py());
+            let file = match content.cast::<PyBytes>() {
+                Ok(bytes) => SideFile::Content(bytes.as_bytes().to_vec()),
+                Err(_) => SideFile::CopyOf(content.extract::<PathBuf>()?),
+            };
+            Ok((name, file))
+        };
+        pairs.into_iter().map(convert).collect::<PyResult<_>>().map(SideFiles)
+    }
+}

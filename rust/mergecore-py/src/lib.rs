@@ -1,0 +1,161 @@
+//! `mergecore._mergecore`: what Python may call. Everything here converts, enters the engine by its one door, and computes nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use mergecore::checkpoint::Checkpoint;
+use mergecore::error::Result;
+use mergecore::kernels::mask;
+use mergecore::layout::{self, Layout};
+use mergecore::methods::METHODS;
+use mergecore::recipe::Recipe;
+use mergecore::run::{self, Limits, Watch};
+use mergecore::{plan, report, verify as verifier};
+use pyo3::prelude::*;
+use serde_json::json;
+
+mod convert;
+mod enter;
+
+use convert::{Arrays, Inputs, SideFiles};
+use enter::{enter, raise};
+
+#[pyfunction]
+fn registry() -> String {
+    json!(METHODS.iter().map(|spec| spec.json()).collect::<Vec<_>>()).to_string()
+}
+
+#[pyfunction]
+#[pyo3(signature = (recipe, from_file = false))]
+fn recipe_models(py: Python, recipe: &str, from_file: bool) -> PyResult<Vec<String>> {
+    Recipe::parse(recipe, from_file).map(|recipe| recipe.references()).map_err(|e| raise(py, e))
+}
+
+/// A merge, decided and checked, with nothing written.
+#[pyclass(frozen)]
+struct Plan {
+    plan: plan::Plan<'static>,
+    layout: Layout,
+    limits: Limits,
+}
+
+#[pymethods]
+impl Plan {
+    #[new]
+    #[pyo3(signature = (recipe, locations, *, from_file = false, threads = None, max_memory = None, shard_size = None, tile = None))]
+    #[allow(clippy::too_many_arguments)] // the Python signature
+    fn new(
+        py: Python,
+        recipe: String,
+        locations: BTreeMap<String, PathBuf>,
+        from_file: bool,
+        threads: Option<usize>,
+        max_memory: Option<u64>,
+        shard_size: Option<u64>,
+        tile: Option<u64>,
+    ) -> PyResult<Plan> {
+        let make = || -> Result<Plan> {
+            let recipe = Recipe::parse(&recipe, from_file)?;
+            let open = |reference: String| {
+                let path = locations.get(&reference).cloned().unwrap_or_else(|| PathBuf::from(&reference));
+                Checkpoint::open(&reference, &path)
+            };
+            let checkpoints = recipe.references().into_iter().map(open).collect::<Result<_>>()?;
+            let plan = plan::plan(recipe, checkpoints)?;
+            let layout = layout::layout(&plan, shard_size.unwrap_or(layout::DEFAULT_SHARD))?;
+            let limits = Limits::choose(&plan, threads, max_memory, tile)?;
+            Ok(Plan { plan, layout, limits })
+        };
+        enter(py, &Watch::default(), None, make)
+    }
+
+    fn summary(&self) -> String {
+        report::summary(&self.plan, &self.layout, &self.limits).to_string()
+    }
+
+    #[pyo3(signature = (out, side_files, overwrite = false, progress = None))]
+    fn run(&self, py: Python, out: PathBuf, side_files: SideFiles, overwrite: bool, progress: Option<Py<PyAny>>) -> PyResult<String> {
+        let watch = Watch::default();
+        enter(py, &watch, progress, || {
+            run::disk::merge(&self.plan, &self.layout, self.limits, &out, side_files.0, overwrite, &watch)
+                .map(|report| report.0.to_string())
+        })
+    }
+}
+
+#[pyfunction]
+fn checkpoint(py: Python, path: PathBuf) -> PyResult<String> {
+    enter(py, &Watch::default(), None, || Checkpoint::open(&path.to_string_lossy(), &path).map(|c| report::contents(&c).to_string()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (path, threads = None, progress = None))]
+fn verify(py: Python, path: PathBuf, threads: Option<usize>, progress: Option<Py<PyAny>>) -> PyResult<String> {
+    let watch = Watch::default();
+    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    enter(py, &watch, progress, || verifier::verify(&path, threads, &watch).map(|verdict| verdict.json(&path).to_string()))
+}
+
+#[pyfunction]
+#[pyo3(signature = (recipe, models, base, onto, out, threads = None))]
+fn merge_arrays(
+    py: Python,
+    recipe: &str,
+    models: Vec<Inputs>,
+    base: Option<Inputs>,
+    onto: Option<Inputs>,
+    mut out: Arrays,
+    threads: Option<usize>,
+) -> PyResult<String> {
+    let watch = Watch::default();
+    enter(py, &watch, None, || {
+        let recipe = Recipe::parse(recipe, false)?;
+        let numbered = models.iter().enumerate().map(|(i, inputs)| inputs.checkpoint(&i.to_string()));
+        let base = base.iter().map(|inputs| inputs.checkpoint("base"));
+        let checkpoints = base.chain(numbered).chain(onto.iter().map(|inputs| inputs.checkpoint("onto"))).collect();
+        let plan = plan::plan(recipe, checkpoints)?;
+        let limits = Limits::choose(&plan, threads, None, None)?;
+        let summary = run::memory::merge(&plan, limits, out.lend(), &watch)?;
+        let norm = |i: usize| summary.delta_norm.map(|d| d[i]).filter(|d| d.is_finite());
+        Ok(json!({"delta_norm": norm(0), "delta_norm_rounded": norm(1), "nan": summary.unfinite[0], "inf": summary.unfinite[1]})
+            .to_string())
+    })
+}
+
+#[pyfunction]
+fn random_mask(py: Python, seed: u64, name: &str, model: usize, density: f64, mut out: Arrays) -> PyResult<()> {
+    enter(py, &Watch::default(), None, || {
+        let key = mask::Key::new(seed, name, model);
+        for bytes in out.lend().into_values() {
+            let mut first = 0;
+            let mut kept = [false; 4096];
+            for strip in bytes.chunks_mut(kept.len()) {
+                let kept = &mut kept[..strip.len()];
+                mask::fill(key, first, density, kept);
+                strip.iter_mut().zip(kept.iter()).for_each(|(byte, kept)| *byte = u8::from(*kept));
+                first += strip.len() as u64;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Free bytes on the disk that holds `path` (or its nearest existing parent).
+#[pyfunction]
+fn free_space(py: Python, path: PathBuf) -> PyResult<u64> {
+    let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
+    mergecore::write::free_space(existing).map_err(|e| raise(py, mergecore::error::Error::opening(existing, &e)))
+}
+
+#[pymodule(gil_used = false)]
+fn _mergecore(module: &Bound<PyModule>) -> PyResult<()> {
+    module.add("__version__", report::VERSION)?;
+    module.add_class::<Plan>()?;
+    module.add_function(wrap_pyfunction!(registry, module)?)?;
+    module.add_function(wrap_pyfunction!(recipe_models, module)?)?;
+    module.add_function(wrap_pyfunction!(checkpoint, module)?)?;
+    module.add_function(wrap_pyfunction!(verify, module)?)?;
+    module.add_function(wrap_pyfunction!(merge_arrays, module)?)?;
+    module.add_function(wrap_pyfunction!(random_mask, module)?)?;
+    module.add_function(wrap_pyfunction!(free_space, module)?)
+}

@@ -1,0 +1,136 @@
+//! Which files of a folder are the model?
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use super::{missing, Tensor};
+use crate::error::{Error, Result};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The shards of a model, and which tensor the index puts where (if there is an index).
+pub struct Found {
+    pub files: Vec<PathBuf>,
+    index: Option<Index>,
+}
+
+struct Index {
+    path: PathBuf,
+    /// tensor → file
+    map: BTreeMap<String, PathBuf>,
+}
+
+/// Finds the files without opening a shard.
+pub fn find(path: &Path) -> Result<Found> {
+    let meta = std::fs::metadata(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => missing(path, "no such file or folder"),
+        _ => Error::opening(path, &e),
+    })?;
+    if meta.is_file() {
+        if path.extension().is_some_and(|e| e == "safetensors") {
+            return Ok(Found { files: vec![path.into()], index: None });
+        }
+        return Err(Error::model(format!("{}: is not a .safetensors file; give the model's folder", path.display())));
+    }
+    let mut names: Vec<String> = std::fs::read_dir(path)
+        .and_then(|entries| entries.map(|e| Ok(e?.file_name().to_string_lossy().into_owned())).collect())
+        .map_err(|e| Error::opening(path, &e))?;
+    names.sort();
+    if names.iter().any(|n| n == INDEX) {
+        return read_index(path);
+    }
+    if names.iter().any(|n| n == SINGLE) {
+        return Ok(Found { files: vec![path.join(SINGLE)], index: None });
+    }
+    let shards: Vec<&String> = names.iter().filter(|n| n.ends_with(".safetensors") && !n.starts_with("adapter_")).collect();
+    match shards[..] {
+        [one] => Ok(Found { files: vec![path.join(one)], index: None }),
+        [] => Err(Error::model(format!("{}: {}", path.display(), why_none(&names)))),
+        _ => Err(Error::model(format!(
+            "{}: holds {} .safetensors files and no {INDEX} that says which belong together",
+            path.display(),
+            shards.len()
+        ))),
+    }
+}
+
+fn why_none(names: &[String]) -> &'static str {
+    let any = |end: &str| names.iter().any(|n| n.ends_with(end));
+    if names.is_empty() {
+        "the folder is empty; is the download finished?"
+    } else if names.iter().any(|n| n == "adapter_config.json") {
+        "is an adapter, not a model: merge it into its base first"
+    } else if any(".bin") || any(".pt") || any(".pth") {
+        "holds only pickled weights (.bin, .pt), which are not read: save the model as safetensors"
+    } else if any(".gguf") {
+        "holds only GGUF weights, which are quantised: merge the unquantised checkpoint"
+    } else {
+        "holds no .safetensors file"
+    }
+}
+
+fn read_index(folder: &Path) -> Result<Found> {
+    let path = folder.join(INDEX);
+    let bad = |what: String| Error::model(format!("{}: {what}", path.display()));
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::opening(&path, &e))?;
+    let json: Json = serde_json::from_str(&text).map_err(|e| bad(format!("is not valid JSON ({e}); download it again")))?;
+    let entries = json["weight_map"].as_object().ok_or_else(|| bad("has no weight_map".into()))?;
+    let (mut map, mut files) = (BTreeMap::new(), Vec::new());
+    for (tensor, file) in entries {
+        let name = file.as_str().ok_or_else(|| bad(format!("gives no file for tensor {tensor}")))?;
+        let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+        if !plain || name.is_empty() {
+            return Err(bad(format!("points to \"{name}\" for tensor {tensor}, which is outside the model's folder")));
+        }
+        let file = folder.join(name);
+        if !files.contains(&file) {
+            if !file.is_file() {
+                return Err(missing(&path, &format!("names the shard {name}, which is not there; is the download finished?")));
+            }
+            files.push(file.clone());
+        }
+        map.insert(tensor.clone(), file);
+    }
+    files.sort();
+    Ok(Found { files, index: Some(Index { path, map }) })
+}
+
+impl Found {
+    /// Whether this file is where the index puts the tensor. A tensor that the index does not know is an error: a stale index would lose it.
+    pub fn belongs(&self, tensor: &str, file: &Path) -> Result<bool> {
+        let Some(index) = &self.index else { return Ok(true) };
+        match index.map.get(tensor) {
+            Some(place) => Ok(place == file),
+            None => Err(Error::model(format!(
+                "{}: does not list tensor {tensor} of {}; is it another version's index?",
+                index.path.display(),
+                file.display()
+            ))),
+        }
+    }
+
+    /// Every tensor of the index must have been found.
+    pub fn check_complete(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        let Some(index) = &self.index else { return Ok(()) };
+        match index.map.iter().find(|(name, _)| !tensors.contains_key(*name)) {
+            Some((name, file)) => {
+                Err(Error::model(format!("{}: puts tensor {name} into {}, which does not hold it", index.path.display(), file.display())))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// config.json beside the weights, if there is one.
+pub fn config(path: &Path) -> Result<Option<Json>> {
+    let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
+    let path = folder.join("config.json");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| Error::model(format!("{}: is not valid JSON ({e})", path.display()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::opening(&path, &e)),
+    }
+}

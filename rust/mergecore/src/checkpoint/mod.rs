@@ -1,0 +1,149 @@
+//! Which tensors does a model have, and where are their bytes?
+//!
+//! A checkpoint is opened by its headers only. What would be silently wrong to merge is refused here by name: quantised weights,
+//! files that do not agree with their index, paths that leave the folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::dtype::Dtype;
+use crate::error::{Error, Kind, Result};
+
+pub mod bytes;
+mod fingerprint;
+mod folder;
+mod header;
+mod quantised;
+
+pub use bytes::{Bytes, InputFile, Lent};
+
+/// A model's tensors, by name.
+pub struct Checkpoint<'a> {
+    /// As the user named it.
+    pub reference: String,
+    /// The folder (or single file) it was found in; empty for arrays in memory.
+    pub path: PathBuf,
+    pub files: Vec<Arc<InputFile>>,
+    pub tensors: BTreeMap<String, Tensor<'a>>,
+    /// The model's config.json, if it has one.
+    pub config: Option<Json>,
+    /// The raw headers, for fingerprints.
+    headers: Vec<Vec<u8>>,
+}
+
+/// One tensor of one model.
+#[derive(Clone)]
+pub struct Tensor<'a> {
+    pub dtype: Dtype,
+    pub shape: Vec<u64>,
+    /// Which of the checkpoint's files holds it.
+    pub file: usize,
+    pub offset: u64,
+    pub source: Arc<dyn Bytes + 'a>,
+}
+
+impl Tensor<'_> {
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.elements() * self.dtype.size() as u64
+    }
+
+    /// Reads from element `first` on; `out` is a whole number of elements.
+    pub fn read(&self, first: u64, out: &mut [u8]) -> Result<()> {
+        self.source.read(self.offset + first * self.dtype.size() as u64, out)
+    }
+
+    pub fn will_need(&self, first: u64, elements: u64) {
+        let size = self.dtype.size() as u64;
+        self.source.will_need(self.offset + first * size, elements * size);
+    }
+
+    /// Whether two tensors hold the same bytes under the same type and shape.
+    pub fn same_as(&self, other: &Tensor) -> Result<bool> {
+        if (self.dtype, &self.shape) != (other.dtype, &other.shape) {
+            return Ok(false);
+        }
+        const STRIP: usize = 1 << 16;
+        let (mut a, mut b) = (vec![0u8; STRIP], vec![0u8; STRIP]);
+        let bytes = self.bytes();
+        for start in (0..bytes).step_by(STRIP) {
+            let count = (bytes - start).min(STRIP as u64) as usize;
+            self.source.read(self.offset + start, &mut a[..count])?;
+            other.source.read(other.offset + start, &mut b[..count])?;
+            if a[..count] != b[..count] {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Checkpoint<'static> {
+    /// Opens a folder (single file, or shards with an index) or one .safetensors file.
+    pub fn open(reference: &str, path: &Path) -> Result<Checkpoint<'static>> {
+        let found = folder::find(path)?;
+        let (mut files, mut headers, mut tensors) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for path in &found.files {
+            let file = Arc::new(InputFile::open(path)?);
+            let header = header::read(path, file.file())?;
+            for entry in header.entries {
+                quantised::check(path, &entry)?;
+                if !found.belongs(&entry.name, path)? {
+                    continue;
+                }
+                let tensor =
+                    Tensor { dtype: entry.dtype, shape: entry.shape, file: files.len(), offset: entry.offset, source: file.clone() };
+                if tensors.insert(entry.name.clone(), tensor).is_some() {
+                    return Err(Error::model(format!("{}: tensor {} is in another shard, too", path.display(), entry.name)));
+                }
+            }
+            files.push(file);
+            headers.push(header.raw);
+        }
+        found.check_complete(&tensors)?;
+        if tensors.is_empty() {
+            return Err(Error::model(format!("{}: holds no tensors", path.display())));
+        }
+        let config = folder::config(path)?;
+        quantised::check_config(path, config.as_ref(), tensors.keys())?;
+        Ok(Checkpoint { reference: reference.into(), path: path.into(), files, tensors, config, headers })
+    }
+}
+
+impl<'a> Checkpoint<'a> {
+    /// A model in memory.
+    pub fn lent(reference: &str, tensors: BTreeMap<String, Tensor<'a>>) -> Checkpoint<'a> {
+        Checkpoint { reference: reference.into(), path: PathBuf::new(), files: Vec::new(), tensors, config: None, headers: Vec::new() }
+    }
+
+    pub fn tensor(&self, name: &str) -> Result<&Tensor<'a>> {
+        self.tensors.get(name).ok_or_else(|| Error::model(format!("{} has no tensor {name}", self.reference)))
+    }
+
+    /// Whether the config says that the output head is the embedding; None where it says nothing.
+    pub fn tied(&self) -> Option<bool> {
+        let config = self.config.as_ref()?;
+        // Vision-language configs keep the language model's under text_config.
+        config["tie_word_embeddings"].as_bool().or_else(|| config["text_config"]["tie_word_embeddings"].as_bool())
+    }
+
+    /// What identifies these bytes without reading all of them: per file its name, size, time, header hash, and a hash of some blocks.
+    pub fn fingerprint(&self) -> Result<Json> {
+        fingerprint::of(&self.files, &self.headers)
+    }
+
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.files.iter().try_for_each(|file| file.check_unchanged())
+    }
+}
+
+/// A path that is not there.
+fn missing(path: &Path, what: &str) -> Error {
+    Error::new(Kind::NotFound, format!("{}: {what}", path.display()))
+}

@@ -1,0 +1,74 @@
+//! DARE's first half: drop elements of a task vector at random, and make up for them.
+
+use super::{angle, blend, mask};
+use crate::dtype::Real;
+
+/// What makes up for the dropped elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rescale {
+    /// Divide by the density: E[δ̂] = δ (Yu et al. 2024, eq. 3).
+    Inverse,
+    /// Restore the tensor's Σ|δ| (what mergekit calls rescale since 0.1.0).
+    L1,
+    None,
+}
+
+impl Rescale {
+    pub fn named(word: &str) -> Rescale {
+        match word {
+            "inverse" => Rescale::Inverse,
+            "l1" => Rescale::L1,
+            _ => Rescale::None,
+        }
+    }
+}
+
+/// How each task vector is thinned out.
+#[derive(Debug, Clone)]
+pub struct Thin {
+    /// Fraction kept, one a model.
+    pub density: Vec<f64>,
+    pub rescale: Rescale,
+}
+
+impl Thin {
+    /// How many sums `apply` needs to have been measured over the tensor.
+    pub fn sums(&self) -> usize {
+        if self.rescale == Rescale::L1 {
+            2 * self.density.len()
+        } else {
+            0
+        }
+    }
+
+    /// Σ|δ| and Σ|δ∘m| of each model's row. `key` gives a model's random stream, `first` is the index of the rows' first element.
+    /// The rows are masked on return.
+    pub fn measure<R: Real>(&self, deltas: &mut [Vec<R>], key: impl Fn(usize) -> mask::Key, first: u64, sums: &mut [f64]) {
+        for (model, (delta, density)) in deltas.iter_mut().zip(&self.density).enumerate() {
+            sums[2 * model] = angle::l1(delta);
+            mask::apply(key(model), first, *density, delta);
+            sums[2 * model + 1] = angle::l1(delta);
+        }
+    }
+
+    /// δ ← m∘δ, rescaled, in each model's row; `sums` are the tensor's, if `rescale` asks for them. Density 1 leaves δ as it is.
+    pub fn apply<R: Real>(&self, deltas: &mut [Vec<R>], key: impl Fn(usize) -> mask::Key, first: u64, sums: &[f64]) {
+        for (model, (delta, density)) in deltas.iter_mut().zip(&self.density).enumerate() {
+            if *density >= 1.0 {
+                continue;
+            }
+            mask::apply(key(model), first, *density, delta);
+            match self.rescale {
+                Rescale::Inverse if *density > 0.0 => blend::divide(delta, R::of(*density)),
+                Rescale::L1 => {
+                    let (all, kept) = (sums[2 * model], sums[2 * model + 1]);
+                    // Sums this small would scale rounding noise (mergekit's guard, kept).
+                    if all >= 1e-7 && kept >= 1e-7 {
+                        blend::scale(delta, R::of(all / kept));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}

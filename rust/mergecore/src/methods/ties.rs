@@ -1,0 +1,92 @@
+//! TIES: trim each task vector to its largest elements, elect a sign for each element, merge what agrees with it.
+//!
+//! Yadav et al. (NeurIPS 2023), with mergekit's rules where the paper leaves a choice: weights multiply before the election, and the
+//! mean is over the weights that agree. `scope: tensor` trims each tensor by itself (mergekit's way) and a sum of zero elects +;
+//! `scope: model` is the authors' own: one threshold over the whole model, and a sum of zero elects the sign that most elements elect.
+
+use super::{Base, Block, Facts, Formula, Method, Need, Scope, Spec};
+use crate::dtype::Real;
+use crate::error::Result;
+use crate::kernels::{blend, elect};
+use crate::params::{Default, Param, Params, DENSITY, LAMBDA, NORMALIZE, SCOPE, WEIGHT};
+
+pub const SPEC: Spec = Spec {
+    name: "ties",
+    summary: "trim, elect signs, and merge the task vectors' elements that agree",
+    formula: "θ = θ₀ + λ Σ_{i agrees} wᵢδ̂ᵢ / Σ_{i agrees} wᵢ,  δ̂ᵢ = the density·n largest of δᵢ;  agrees: sign(δ̂ᵢ) = sign(Σ wⱼδ̂ⱼ)",
+    paper: "Yadav et al., TIES-Merging, NeurIPS 2023, arXiv:2306.01708",
+    cost: "two more passes over a tensor for its thresholds; scope: model reads everything three to five times",
+    base: Base::Required,
+    models: (1, usize::MAX),
+    params: &[
+        WEIGHT,
+        Param { default: Default::Number(0.2), ..DENSITY },
+        LAMBDA,
+        Param { default: Default::Flag(true), doc: "divide by the weights that agree (a mean rather than a sum)", ..NORMALIZE },
+        Param { doc: "what a threshold is taken over: each tensor, or the whole model (the paper's)", ..SCOPE },
+    ],
+    idle: &["int8_mask", "rescale"],
+    order_free: true,
+    bind,
+};
+
+struct Ties {
+    weight: Vec<f64>,
+    density: Vec<f64>,
+    normalize: bool,
+    scope: Scope,
+}
+
+fn bind(params: &Params) -> Result<Box<dyn Method>> {
+    let scope = if params.word("scope") == "model" { Scope::Model } else { Scope::Tensor };
+    Ok(Box::new(Ties { weight: params.each("weight"), density: params.each("density"), normalize: params.flag("normalize"), scope }))
+}
+
+/// How many of `elements` a density keeps: rounded down, but at least one where it is not zero.
+fn kept(density: f64, elements: u64) -> u64 {
+    if density <= 0.0 {
+        0
+    } else {
+        ((density * elements as f64) as u64).clamp(1.min(elements), elements)
+    }
+}
+
+impl Ties {
+    fn trim<R: Real>(&self, block: &mut Block<R>, facts: &Facts) {
+        for ((delta, w), cutoff) in block.inputs.iter_mut().zip(&self.weight).zip(&facts.cutoffs) {
+            cutoff.trim(block.number, delta);
+            blend::scale(delta, R::of(*w));
+        }
+        elect::tally(block.out, block.inputs);
+    }
+}
+
+impl Method for Ties {
+    fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    fn need(&self, facts: &Facts, elements: u64) -> Need {
+        if facts.cutoffs.is_empty() {
+            return Need::Largest(self.density.iter().map(|d| kept(*d, elements)).collect());
+        }
+        Need::sums(usize::from(self.scope == Scope::Model), facts)
+    }
+}
+
+impl<R: Real> Formula<R> for Ties {
+    fn magnitudes<'b>(&self, block: &'b mut Block<R>, _: &Facts, which: usize) -> &'b [R] {
+        &block.inputs[which]
+    }
+
+    fn sums(&self, block: &mut Block<R>, facts: &Facts, sums: &mut [f64]) {
+        self.trim(block, facts);
+        sums[0] = elect::majority(block.out);
+    }
+
+    fn merge(&self, block: &mut Block<R>, facts: &Facts) {
+        self.trim(block, facts);
+        let zero = facts.sums.first().copied().unwrap_or(1.0);
+        elect::disjoint(block.out, block.inputs, &self.weight, self.normalize, zero, block.spare);
+    }
+}

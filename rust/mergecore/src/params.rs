@@ -1,0 +1,277 @@
+//! What may a method be told?
+//!
+//! A method declares its parameters as data; recipes, the command line, the Python functions and the documentation are read off that.
+//! Values are checked and completed here, before any file is opened; a method's `bind` sees only complete, valid values.
+
+use std::collections::BTreeMap;
+
+use serde_json::{json, Value as Json};
+
+use crate::error::{did_you_mean, Error, Result};
+
+/// One parameter of a method.
+#[derive(Debug, Clone, Copy)]
+pub struct Param {
+    pub name: &'static str,
+    /// One value for each model, rather than one for the merge.
+    pub per_model: bool,
+    pub kind: Kind,
+    pub default: Default,
+    /// The default where a recipe file says nothing, if mergekit's differs from ours.
+    pub file_default: Option<Default>,
+    pub doc: &'static str,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// A finite number between two bounds.
+    Number {
+        min: f64,
+        max: f64,
+    },
+    Flag,
+    /// One of some words. `flags` says what true and false stand for, where they are allowed.
+    Word {
+        words: &'static [&'static str],
+        flags: Option<(&'static str, &'static str)>,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Default {
+    Number(f64),
+    /// 1/N for N models.
+    Share,
+    Flag(bool),
+    Word(&'static str),
+}
+
+pub const ANY: Kind = Kind::Number { min: f64::NEG_INFINITY, max: f64::INFINITY };
+const FRACTION: Kind = Kind::Number { min: 0.0, max: 1.0 };
+
+const PLAIN: Param = Param { name: "", per_model: false, kind: ANY, default: Default::Number(1.0), file_default: None, doc: "" };
+
+// The parameters that several methods share. `..` in a method's list changes a default, never a meaning.
+pub const WEIGHT: Param = Param {
+    name: "weight",
+    per_model: true,
+    default: Default::Share,
+    doc: "how much of each model goes in; 1/N each if left out, which makes the merge a mean",
+    ..PLAIN
+};
+pub const LAMBDA: Param = Param { name: "lambda", doc: "scales the merged task vector before it is added", ..PLAIN };
+pub const NORMALIZE: Param =
+    Param { name: "normalize", kind: Kind::Flag, default: Default::Flag(false), doc: "divide by the sum of the weights", ..PLAIN };
+pub const DENSITY: Param = Param {
+    name: "density",
+    per_model: true,
+    kind: FRACTION,
+    file_default: Some(Default::Number(1.0)),
+    doc: "fraction of each task vector that is kept",
+    ..PLAIN
+};
+pub const RESCALE: Param = Param {
+    name: "rescale",
+    kind: Kind::Word { words: &["inverse", "l1", "none"], flags: Some(("l1", "none")) },
+    default: Default::Word("inverse"),
+    doc: "what makes up for the dropped elements: inverse divides by the density (the paper's), l1 restores the sum of magnitudes (mergekit's; true means this), none (or false) does nothing",
+    ..PLAIN
+};
+pub const SCOPE: Param =
+    Param { name: "scope", kind: Kind::Word { words: &["tensor", "model"], flags: None }, default: Default::Word("tensor"), ..PLAIN };
+pub const T: Param = Param { name: "t", default: Default::Number(0.5), doc: "how far from the first model (0) to the second (1)", ..PLAIN };
+
+/// The complete values for one merge of `models` models.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Params {
+    pub models: usize,
+    values: BTreeMap<&'static str, Value>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Value {
+    Each(Vec<f64>),
+    Number(f64),
+    Flag(bool),
+    Word(&'static str),
+}
+
+impl Params {
+    /// Completes and checks what the user gave: `shared` for all, `each` for single models (which wins).
+    pub fn complete(
+        method: &str,
+        params: &'static [Param],
+        shared: &serde_json::Map<String, Json>,
+        each: &[(String, serde_json::Map<String, Json>)],
+        from_file: bool,
+    ) -> Result<Params> {
+        let known = || params.iter().map(|p| p.name);
+        let given =
+            shared.keys().map(|key| (key, None)).chain(each.iter().flat_map(|(model, map)| map.keys().map(move |key| (key, Some(model)))));
+        for (key, model) in given {
+            let Some(param) = params.iter().find(|p| p.name == key) else {
+                let names = if params.is_empty() { "none".to_string() } else { known().collect::<Vec<_>>().join(", ") };
+                let near = did_you_mean(key, known());
+                return Err(Error::recipe(format!("{method} has no parameter \"{key}\"{near} (it has: {names})")));
+            };
+            if let (Some(model), false) = (model, param.per_model) {
+                return Err(Error::recipe(format!(
+                    "{key} is one value for the whole merge: move it from model {model} to the recipe's parameters"
+                )));
+            }
+        }
+        let mut values = BTreeMap::new();
+        for param in params {
+            let file_default = param.file_default.filter(|_| from_file);
+            let default = file_default.unwrap_or(param.default);
+            let read = |map: &serde_json::Map<String, Json>, model: Option<&str>| map.get(param.name).map(|json| param.read(json, model));
+            let shared_value = read(shared, None).transpose()?;
+            let value = if param.per_model {
+                let fallback = shared_value.unwrap_or_else(|| default.value(each.len()));
+                let one = |(model, map): &(String, serde_json::Map<String, Json>)| match read(map, Some(model)).transpose()? {
+                    Some(Value::Number(x)) => Ok(x),
+                    _ => match fallback {
+                        Value::Number(x) => Ok(x),
+                        _ => unreachable!("a parameter for each model is a number"),
+                    },
+                };
+                Value::Each(each.iter().map(one).collect::<Result<_>>()?)
+            } else {
+                shared_value.unwrap_or_else(|| default.value(each.len()))
+            };
+            values.insert(param.name, value);
+        }
+        Ok(Params { models: each.len(), values })
+    }
+
+    fn get(&self, name: &str) -> &Value {
+        self.values.get(name).unwrap_or_else(|| panic!("a method reads \"{name}\", which it does not declare"))
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
+    /// One number a model.
+    pub fn each(&self, name: &str) -> Vec<f64> {
+        match self.get(name) {
+            Value::Each(x) => x.clone(),
+            other => panic!("\"{name}\" is {other:?}, not one a model"),
+        }
+    }
+
+    pub fn number(&self, name: &str) -> f64 {
+        match self.get(name) {
+            Value::Number(x) => *x,
+            other => panic!("\"{name}\" is {other:?}, not a number"),
+        }
+    }
+
+    pub fn flag(&self, name: &str) -> bool {
+        match self.get(name) {
+            Value::Flag(x) => *x,
+            other => panic!("\"{name}\" is {other:?}, not a flag"),
+        }
+    }
+
+    pub fn word(&self, name: &str) -> &'static str {
+        match self.get(name) {
+            Value::Word(x) => x,
+            other => panic!("\"{name}\" is {other:?}, not a word"),
+        }
+    }
+
+    /// For summaries and manifests: `{"weight": [0.5, 0.5], "normalize": false}`.
+    pub fn json(&self) -> Json {
+        let one = |value: &Value| match value {
+            Value::Each(x) => json!(x),
+            Value::Number(x) => json!(x),
+            Value::Flag(x) => json!(x),
+            Value::Word(x) => json!(x),
+        };
+        Json::Object(self.values.iter().map(|(name, value)| (name.to_string(), one(value))).collect())
+    }
+}
+
+impl Default {
+    fn value(self, models: usize) -> Value {
+        match self {
+            Default::Number(x) => Value::Number(x),
+            Default::Share => Value::Number(1.0 / models.max(1) as f64),
+            Default::Flag(x) => Value::Flag(x),
+            Default::Word(x) => Value::Word(x),
+        }
+    }
+
+    pub fn json(self) -> Json {
+        match self {
+            Default::Number(x) => json!(x),
+            Default::Share => json!("1/N"),
+            Default::Flag(x) => json!(x),
+            Default::Word(x) => json!(x),
+        }
+    }
+}
+
+impl Param {
+    fn read(&self, json: &Json, model: Option<&str>) -> Result<Value> {
+        let place = model.map_or(String::new(), |model| format!(" of {model}"));
+        let name = self.name;
+        if json.is_array() || json.is_object() {
+            return Err(Error::recipe(format!(
+                "{name}{place} is a {} here: gradients and filters are not supported yet, give one value",
+                kind_of(json)
+            )));
+        }
+        match self.kind {
+            Kind::Number { min, max } => {
+                // YAML reads 1e-5 as a string, as its own standard demands; people mean the number.
+                let number = json.as_f64().or_else(|| json.as_str().and_then(|text| text.trim().parse::<f64>().ok()));
+                match number {
+                    Some(x) if x.is_finite() && x >= min && x <= max => Ok(Value::Number(x)),
+                    Some(x) if min.is_finite() => Err(Error::recipe(format!("{name}{place} is {x}: it must be between {min} and {max}"))),
+                    Some(x) => Err(Error::recipe(format!("{name}{place} is {x}: it must be a finite number"))),
+                    None => Err(Error::recipe(format!("{name}{place} is {json}: it must be a number"))),
+                }
+            }
+            Kind::Flag => match json {
+                Json::Bool(x) => Ok(Value::Flag(*x)),
+                _ => Err(Error::recipe(format!("{name}{place} is {json}: it must be true or false"))),
+            },
+            Kind::Word { words, flags } => {
+                let word = match (json, flags) {
+                    (Json::Bool(true), Some((yes, _))) => Some(yes),
+                    (Json::Bool(false), Some((_, no))) => Some(no),
+                    (Json::String(text), _) => words.iter().find(|word| *word == text).copied(),
+                    _ => None,
+                };
+                word.map(Value::Word).ok_or_else(|| {
+                    let near = json.as_str().map_or(String::new(), |text| did_you_mean(text, words.iter().copied()));
+                    Error::recipe(format!("{name}{place} is {json}: it must be {}{near}", words.join(" or ")))
+                })
+            }
+        }
+    }
+
+    /// The row of the registry that recipes, commands and functions are made from.
+    pub fn json(&self) -> Json {
+        let (kind, choices, min, max) = match self.kind {
+            Kind::Number { min, max } => ("number", Json::Null, min, max),
+            Kind::Flag => ("bool", Json::Null, f64::NEG_INFINITY, f64::INFINITY),
+            Kind::Word { words, .. } => ("choice", json!(words), f64::NEG_INFINITY, f64::INFINITY),
+        };
+        let bound = |x: f64| if x.is_finite() { json!(x) } else { Json::Null };
+        json!({
+            "name": self.name, "per_model": self.per_model, "kind": kind, "choices": choices, "min": bound(min), "max": bound(max),
+            "default": self.default.json(), "file_default": self.file_default.map(Default::json), "doc": self.doc,
+        })
+    }
+}
+
+fn kind_of(json: &Json) -> &'static str {
+    if json.is_array() {
+        "list"
+    } else {
+        "mapping"
+    }
+}

@@ -1,0 +1,219 @@
+//! What must be computed? Recipe and checkpoints in, a list of jobs out: one an output tensor.
+//!
+//! Every input tensor is accounted for: merged, copied, or left out because the recipe or its nature says so. Whatever does not fit
+//! together is an error here, before the first byte is written. Tensor names come from the checkpoints; no table of architectures is asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::methods::{Base, Scope};
+use crate::recipe::Recipe;
+
+mod heads;
+pub mod names;
+
+/// The whole merge, decided.
+pub struct Plan<'a> {
+    pub recipe: Recipe,
+    /// Every model that is read, once.
+    pub checkpoints: Vec<Checkpoint<'a>>,
+    pub jobs: Vec<Job<'a>>,
+    /// Input tensors that are not in the output, by name.
+    pub ignored: Vec<String>,
+    /// An output head was found equal to the embedding and is not written; or differs from a tied one and is.
+    pub head: Head,
+    pub notes: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    AsItIs,
+    Tied,
+    Untied,
+}
+
+/// One output tensor.
+pub struct Job<'a> {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<u64>,
+    pub work: Work<'a>,
+    /// Arithmetic in f64.
+    pub wide: bool,
+}
+
+pub enum Work<'a> {
+    Merge {
+        /// What task vectors are taken from, and ‖Δ‖.
+        base: Option<Tensor<'a>>,
+        inputs: Vec<Tensor<'a>>,
+        /// What the merged task vector is added to, where that is not the base.
+        onto: Option<Tensor<'a>>,
+    },
+    /// Equal in all inputs.
+    Copy(Tensor<'a>),
+}
+
+impl Job<'_> {
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.elements() * self.dtype.size() as u64
+    }
+
+    /// Everything this job reads, base first.
+    pub fn sources(&self) -> Vec<&Tensor<'_>> {
+        match &self.work {
+            Work::Merge { base, inputs, onto } => base.iter().chain(inputs).chain(onto).collect(),
+            Work::Copy(tensor) => vec![tensor],
+        }
+    }
+
+    pub fn bytes_to_read(&self) -> u64 {
+        self.sources().iter().map(|tensor| tensor.bytes()).sum()
+    }
+}
+
+/// Decides everything. `checkpoints` are those of `recipe.references()`, in that order.
+pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan<'a>> {
+    let find = |reference: &String| {
+        checkpoints.iter().find(|c| c.reference == *reference).ok_or_else(|| Error::recipe(format!("model {reference} was not opened")))
+    };
+    let base = recipe.base.as_ref().map(find).transpose()?;
+    let onto = recipe.onto.as_ref().filter(|onto| recipe.base.as_ref() != Some(onto)).map(find).transpose()?;
+    let inputs = recipe.models.iter().map(find).collect::<Result<Vec<_>>>()?;
+    let all: Vec<&Checkpoint> = base.iter().chain(&inputs).chain(&onto).copied().collect();
+
+    // The reference decides names, order and dtypes: the base, else the first model.
+    let reference = all[0];
+    let heads = heads::reconcile(&all)?;
+    let (ignored, names) = account(&recipe, &all, &heads)?;
+    let tensor = |model: &Checkpoint<'a>, name: &str| model.tensor(heads.source(model, name)).cloned();
+
+    let mut jobs = Vec::new();
+    for name in &names {
+        let first = tensor(reference, name)?;
+        for model in &all {
+            let other = tensor(model, name)?;
+            if other.shape != first.shape {
+                return Err(misfit(name, &first.shape, reference, &other.shape, model));
+            }
+            if other.dtype != first.dtype && !(other.dtype.is_float() && first.dtype.is_float()) {
+                let (a, b) = (first.dtype.name(), other.dtype.name());
+                return Err(Error::model(format!(
+                    "tensor {name} is {a} in {} and {b} in {}: only floating-point types can be mixed",
+                    reference.reference, model.reference
+                )));
+            }
+        }
+        let mut job =
+            Job { name: name.clone(), dtype: first.dtype, shape: first.shape.clone(), work: Work::Copy(first.clone()), wide: false };
+        if first.dtype.is_float() {
+            let inputs = inputs.iter().map(|model| tensor(model, name)).collect::<Result<Vec<_>>>()?;
+            let base = base.map(|base| tensor(base, name)).transpose()?;
+            let onto = onto.map(|onto| tensor(onto, name)).transpose()?;
+            job.dtype = recipe.dtype.unwrap_or(first.dtype);
+            job.work = Work::Merge { base, inputs, onto };
+            job.wide = job.dtype == Dtype::F64 || job.sources().iter().any(|t| t.dtype == Dtype::F64);
+        } else {
+            for model in &all {
+                if !tensor(model, name)?.same_as(&first)? {
+                    let dtype = first.dtype.name();
+                    return Err(Error::model(format!(
+                        "tensor {name} ({dtype}) differs between {} and {}, and only equal {dtype} tensors can be copied: --ignore {name} leaves it out",
+                        reference.reference, model.reference
+                    )));
+                }
+            }
+        }
+        jobs.push(job);
+    }
+    if jobs.is_empty() {
+        return Err(Error::recipe("every tensor is ignored: nothing is left to merge"));
+    }
+    // One threshold over the whole model compares magnitudes of all tensors: they must be of one type.
+    if recipe.method.scope() == Scope::Model && jobs.iter().any(|job| job.wide) {
+        jobs.iter_mut().for_each(|job| job.wide = true);
+    }
+    jobs.sort_by_key(|job| {
+        let source = job.sources()[0];
+        (source.file, source.offset, job.name.clone())
+    });
+    let mut notes = recipe.notes.clone();
+    notes.extend(heads.note());
+    let (head, warnings) = (heads.verdict(), recipe.warnings.clone());
+    Ok(Plan { recipe, checkpoints, jobs, ignored, head, notes, warnings })
+}
+
+/// Which names are left out, and which are in the output: they must be the same in all models.
+fn account(recipe: &Recipe, all: &[&Checkpoint], heads: &heads::Heads) -> Result<(Vec<String>, BTreeSet<String>)> {
+    let mut ignored = BTreeSet::new();
+    let mut holders: BTreeMap<&str, usize> = BTreeMap::new();
+    for model in all {
+        for (name, tensor) in &model.tensors {
+            if recipe.ignore.iter().any(|glob| names::matches(glob, name)) || names::derived(name, tensor) {
+                ignored.insert(name.clone());
+            } else if !heads.drops(name) {
+                *holders.entry(name).or_default() += 1;
+            }
+        }
+    }
+    for name in holders.iter().filter(|(_, count)| **count < all.len()).map(|(name, _)| *name) {
+        let has = |model: &&&Checkpoint| model.tensors.contains_key(heads.source(model, name));
+        let (Some(with), Some(without)) = (all.iter().find(has), all.iter().find(|model| !has(model))) else { continue };
+        return Err(Error::model(format!(
+            "tensor {name} is in {} and not in {}: are they fine-tunes of one model? (--ignore '{name}' leaves it out)",
+            with.reference, without.reference
+        )));
+    }
+    Ok((ignored.into_iter().collect(), holders.into_keys().map(String::from).collect()))
+}
+
+fn misfit(name: &str, a: &[u64], first: &Checkpoint, b: &[u64], second: &Checkpoint) -> Error {
+    let way_out = if names::over_vocabulary(name) && a.len() == b.len() && a[1..] == b[1..] {
+        "; their vocabularies differ: bring both to one tokenizer first (transformers: model.resize_token_embeddings)"
+    } else {
+        "; only models of one architecture and size can be merged"
+    };
+    Error::model(format!("tensor {name} has shape {a:?} in {} and {b:?} in {}{way_out}", first.reference, second.reference))
+}
+
+impl Plan<'_> {
+    /// Number of decoder layers by the output's names; None where they do not tell (no layers, or several stacks).
+    pub fn layers(&self) -> Option<usize> {
+        names::layers(self.jobs.iter().map(|job| job.name.as_str()))
+    }
+
+    pub fn parameter_count(&self) -> u64 {
+        self.jobs.iter().map(Job::elements).sum()
+    }
+
+    /// The output's most common dtype, by bytes.
+    pub fn dtype(&self) -> Dtype {
+        let bytes = |dtype: &Dtype| self.jobs.iter().filter(|job| job.dtype == *dtype).map(Job::bytes).sum::<u64>();
+        Dtype::FLOATS.into_iter().max_by_key(bytes).expect("there are four")
+    }
+
+    /// How often the inputs are read from end to end, at least.
+    pub fn passes(&self) -> usize {
+        match (self.recipe.method.scope(), self.recipe.spec.base) {
+            (Scope::Tensor, _) => 1,
+            // A threshold takes two to three passes over everything, its zero rule one, and then comes the merge itself.
+            (Scope::Model, Base::Required) if self.recipe.params.has("rescale") => 2,
+            (Scope::Model, _) => 4,
+        }
+    }
+
+    pub fn bytes_to_read(&self) -> u64 {
+        self.jobs.iter().map(Job::bytes_to_read).sum()
+    }
+
+    pub fn bytes_to_write(&self) -> u64 {
+        self.jobs.iter().map(Job::bytes).sum()
+    }
+}

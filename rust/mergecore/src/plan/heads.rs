@@ -1,0 +1,69 @@
+//! Is the output head the embedding?
+//!
+//! Some fine-tunes of a tied model ship a copy of the embedding as lm_head, some a head of their own. A copy is tied again; a head that
+//! differs makes the merge untied, and tied models take part in it with their embedding. (The incumbent writes such a head and leaves the
+//! config tied, so that loaders ignore it.)
+
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+
+use super::names::{ends, EMBEDDINGS, HEADS};
+use super::Head;
+
+/// What is to be done about the head; nothing if there is none or all models agree.
+pub struct Heads {
+    pair: Option<(String, String)>,
+    verdict: Head,
+}
+
+pub fn reconcile(all: &[&Checkpoint]) -> Result<Heads> {
+    let nothing = Ok(Heads { pair: None, verdict: Head::AsItIs });
+    let head = all.iter().flat_map(|m| m.tensors.keys()).find(|name| HEADS.iter().any(|end| ends(name, end)));
+    // Of several embeddings (T5 has three names for one) the first in this order that all models have.
+    let embedding = EMBEDDINGS
+        .iter()
+        .flat_map(|end| all[0].tensors.keys().filter(move |name| ends(name, end)))
+        .find(|name| all.iter().all(|m| m.tensors.contains_key(*name)));
+    let (Some(head), Some(embedding)) = (head, embedding) else { return nothing };
+
+    let with: Vec<&&Checkpoint> = all.iter().filter(|m| m.tensors.contains_key(head)).collect();
+    if with.len() == all.len() && all.iter().all(|m| m.tied() != Some(true)) {
+        return nothing;
+    }
+    let mut verdict = Head::Tied;
+    for model in with {
+        if !model.tensor(head)?.same_as(model.tensor(embedding)?)? {
+            verdict = Head::Untied;
+            break;
+        }
+    }
+    Ok(Heads { pair: Some((head.clone(), embedding.clone())), verdict })
+}
+
+impl Heads {
+    pub fn verdict(&self) -> Head {
+        self.verdict
+    }
+
+    /// Whether a tensor is a tied head, which is not written.
+    pub fn drops(&self, name: &str) -> bool {
+        self.verdict == Head::Tied && self.pair.as_ref().is_some_and(|(head, _)| head == name)
+    }
+
+    /// The tensor of `model` that stands for `name`: a tied model's head is its embedding.
+    pub fn source<'n>(&'n self, model: &Checkpoint, name: &'n str) -> &'n str {
+        match &self.pair {
+            Some((head, embedding)) if head == name && !model.tensors.contains_key(name) => embedding,
+            _ => name,
+        }
+    }
+
+    pub fn note(&self) -> Option<String> {
+        let (head, embedding) = self.pair.as_ref()?;
+        match self.verdict {
+            Head::Tied => Some(format!("{head} equals {embedding}: it is tied and not written")),
+            Head::Untied => Some(format!("{head} differs from {embedding} in a model: the merge is untied (tie_word_embeddings: false)")),
+            Head::AsItIs => None,
+        }
+    }
+}

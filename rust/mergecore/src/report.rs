@@ -1,0 +1,242 @@
+//! What happened? The manifest that stays with the output, and the report that the caller gets.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::{json, Value as Json};
+
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::error::{Error, Result};
+use crate::kernels::{angle, mask};
+use crate::layout::Layout;
+use crate::plan::{self, Head, Job, Plan, Work};
+use crate::run::{peak_rss, Limits, Watch};
+use crate::write::journal::Record;
+use crate::write::SideFile;
+
+pub const MANIFEST: &str = "mergecore.json";
+pub const INDEX: &str = "model.safetensors.index.json";
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub fn pretty(json: &Json) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(json).expect("JSON values can be written");
+    text.push(b'\n');
+    text
+}
+
+pub fn hash_of(json: &Json) -> String {
+    blake3::hash(json.to_string().as_bytes()).to_hex().to_string()
+}
+
+/// Recognises an unfinished merge as the same: everything that decides the output's bytes, but for the inputs' content.
+pub fn recipe_hash(plan: &Plan, layout: &Layout) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(VERSION.as_bytes());
+    hasher.update(mask::VERSION.as_bytes());
+    hasher.update(plan.recipe.resolved().to_string().as_bytes());
+    for file in &layout.files {
+        hasher.update(&file.header);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// The inputs' fingerprints, by reference.
+pub fn fingerprints(plan: &Plan) -> Result<Json> {
+    let one = |c: &Checkpoint| Ok(json!({"model": c.reference, "path": c.path, "files": c.fingerprint()?}));
+    plan.checkpoints.iter().map(one).collect::<Result<Vec<Json>>>().map(Json::Array)
+}
+
+/// √ of a sum of squares over the tensors, in the order of their names.
+fn norm(records: &BTreeMap<String, Record>, i: usize) -> Option<f64> {
+    let squares: Vec<f64> = records.values().filter_map(|r| r.delta).map(|d| d[i]).collect();
+    (!squares.is_empty()).then(|| angle::tree(&squares).sqrt())
+}
+
+/// JSON has no NaN and no infinity; a norm that is one is null in the manifest, beside the counts that say why.
+fn finite(x: Option<f64>) -> Json {
+    x.filter(|x| x.is_finite()).map_or(Json::Null, |x| json!(x))
+}
+
+/// mergecore.json. It has no times and no host: the same merge writes the same bytes.
+pub fn manifest(
+    plan: &Plan,
+    layout: &Layout,
+    inputs: &Json,
+    records: &BTreeMap<String, Record>,
+    side_files: &[(String, SideFile)],
+) -> Result<Json> {
+    let tensor = |(job, (file, _)): (&Job, &(usize, u64))| {
+        let record = &records[&job.name];
+        json!({
+            "name": job.name,
+            "file": layout.files[*file].name,
+            "dtype": job.dtype.name(),
+            "shape": job.shape,
+            "how": if matches!(job.work, Work::Copy(_)) { "copied" } else { "merged" },
+            "blake3": record.digest,
+            "delta_norm": finite(record.delta.map(|d| d[0].sqrt())),
+            "delta_norm_rounded": finite(record.delta.map(|d| d[1].sqrt())),
+            "nan": record.unfinite[0],
+            "inf": record.unfinite[1],
+        })
+    };
+    let weights =
+        layout.files.iter().map(|f| json!({"name": f.name, "bytes": f.bytes, "header_blake3": blake3::hash(&f.header).to_hex().as_str()}));
+    let side = side_files.iter().map(|(name, content)| {
+        let bytes = match content {
+            SideFile::Content(bytes) => bytes.clone(),
+            SideFile::CopyOf(path) => std::fs::read(path).map_err(|e| Error::io(path, "reading", &e))?,
+        };
+        Ok(json!({"name": name, "bytes": bytes.len(), "blake3": blake3::hash(&bytes).to_hex().as_str()}))
+    });
+    Ok(json!({
+        "mergecore": VERSION,
+        "manifest": 1,
+        "mask_generator": mask::VERSION,
+        "recipe": plan.recipe.resolved(),
+        "seed": plan.recipe.seed,
+        "inputs": inputs,
+        "delta_norm": finite(norm(records, 0)),
+        "delta_norm_rounded": finite(norm(records, 1)),
+        "nan": records.values().map(|r| r.unfinite[0]).sum::<u64>(),
+        "inf": records.values().map(|r| r.unfinite[1]).sum::<u64>(),
+        "ignored": plan.ignored,
+        "notes": plan.notes,
+        "files": weights.collect::<Vec<_>>(),
+        "side_files": side.collect::<Result<Vec<Json>>>()?,
+        "tensors": plan.jobs.iter().zip(&layout.places).map(tensor).collect::<Vec<_>>(),
+    }))
+}
+
+/// What a plan says before anything is written.
+pub fn summary(plan: &Plan, layout: &Layout, limits: &Limits) -> Json {
+    let copied: Vec<&str> = plan.jobs.iter().filter(|job| matches!(job.work, Work::Copy(_))).map(|job| job.name.as_str()).collect();
+    let mut summary = json!({
+        "recipe": plan.recipe.resolved(),
+        "parameter_count": plan.parameter_count(),
+        "bytes_to_read": plan.bytes_to_read() * plan.passes() as u64,
+        "bytes_to_write": plan.bytes_to_write(),
+        "passes": plan.passes(),
+        "memory_bytes": limits.bytes(plan),
+        "threads": limits.threads,
+        "dtype": plan.dtype().name(),
+        "tied": plan.head == Head::Tied,
+        "untied": plan.head == Head::Untied,
+        "layers": plan.layers(),
+        "files": layout.files.iter().map(|f| json!({"name": f.name, "bytes": f.bytes})).collect::<Vec<_>>(),
+        "ignored": plan.ignored,
+        "copied": copied,
+        "notes": plan.notes,
+        "warnings": plan.warnings,
+    });
+    extend(&mut summary, request(plan));
+    summary
+}
+
+/// The request as it was understood: the part that summaries and reports share.
+fn request(plan: &Plan) -> Json {
+    let recipe = &plan.recipe;
+    json!({
+        "method": recipe.spec.name,
+        "base": recipe.base,
+        "models": recipe.models,
+        "onto": recipe.onto,
+        "parameters": recipe.params.json(),
+        "tensors": plan.jobs.len(),
+        "seed": recipe.seed,
+    })
+}
+
+fn extend(json: &mut Json, more: Json) {
+    if let (Json::Object(json), Json::Object(more)) = (json, more) {
+        json.extend(more);
+    }
+}
+
+/// What a model holds, for `show`.
+pub fn contents(checkpoint: &Checkpoint) -> Json {
+    let file_name = |i: usize| checkpoint.files[i].path.file_name().map(|n| n.to_string_lossy().into_owned());
+    let tensors: Vec<Json> = checkpoint
+        .tensors
+        .iter()
+        .map(|(name, t)| json!({"name": name, "dtype": t.dtype.name(), "shape": t.shape, "file": file_name(t.file)}))
+        .collect();
+    json!({
+        "path": checkpoint.path,
+        "format": "safetensors",
+        "files": checkpoint.files.iter().enumerate().map(|(i, f)| json!({"name": file_name(i), "bytes": f.length})).collect::<Vec<_>>(),
+        "parameter_count": checkpoint.tensors.values().map(Tensor::elements).sum::<u64>(),
+        "bytes": checkpoint.tensors.values().map(Tensor::bytes).sum::<u64>(),
+        "layers": plan::names::layers(checkpoint.tensors.keys().map(String::as_str)),
+        "tensors": tensors,
+    })
+}
+
+/// What a finished merge has to tell.
+pub struct Report(pub Json);
+
+impl Report {
+    pub fn new(
+        plan: &Plan,
+        layout: &Layout,
+        out: &Path,
+        records: &BTreeMap<String, Record>,
+        resumed: usize,
+        watch: &Watch,
+        took: Duration,
+    ) -> Report {
+        let sum = |i: usize| records.values().map(|r| r.unfinite[i]).sum::<u64>();
+        let mut warnings = plan.warnings.clone();
+        let sources = unfinite_sources(plan, records);
+        warnings.extend(sources.iter().map(|(model, nan, inf, tensor)| {
+            format!("{model} holds {nan} NaN and {inf} infinite values (the first in {tensor}): they were merged as numbers")
+        }));
+        if sources.is_empty() && sum(0) + sum(1) > 0 {
+            warnings.push(format!(
+                "the merge holds {} NaN and {} infinite values, though its inputs do not: does the dtype hold its range?",
+                sum(0),
+                sum(1)
+            ));
+        }
+        let written: u64 = layout.files.iter().map(|f| f.bytes).sum();
+        let done = watch.done.load(Ordering::Relaxed);
+        let made: u64 = plan.bytes_to_write();
+        let mut report = json!({
+            "out": out,
+            "parameter_count": plan.parameter_count(),
+            "bytes_read": done.saturating_sub(made),
+            "bytes_written": written,
+            "seconds": took.as_secs_f64(),
+            "peak_rss_bytes": peak_rss(),
+            "delta_norm": finite(norm(records, 0)),
+            "delta_norm_rounded": finite(norm(records, 1)),
+            "nan": sum(0),
+            "inf": sum(1),
+            "inputs_nan": sources.iter().map(|s| s.1).sum::<u64>(),
+            "inputs_inf": sources.iter().map(|s| s.2).sum::<u64>(),
+            "resumed_tensors": resumed,
+            "files": layout.files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(),
+            "ignored": plan.ignored,
+            "notes": plan.notes,
+            "warnings": warnings,
+        });
+        extend(&mut report, request(plan));
+        Report(report)
+    }
+}
+
+/// The models that hold NaN or infinite values: name, counts, and the first tensor by name.
+fn unfinite_sources(plan: &Plan, records: &BTreeMap<String, Record>) -> Vec<(String, u64, u64, String)> {
+    let recipe = &plan.recipe;
+    // In the order of `Job::sources`.
+    let names: Vec<&String> = recipe.base.iter().chain(&recipe.models).chain(&recipe.onto).collect();
+    let one = |(slot, model): (usize, &&String)| {
+        let counts = || records.values().filter_map(|r| Some((r.sources.get(slot)?, &r.name)));
+        let (_, first) = counts().find(|(c, _)| c[0] + c[1] > 0)?;
+        let sum = |i: usize| counts().map(|(c, _)| c[i]).sum();
+        Some((model.to_string(), sum(0), sum(1), first.clone()))
+    };
+    names.iter().enumerate().filter_map(one).collect()
+}

@@ -1,0 +1,53 @@
+//! What does a thread work on? Rows for one block of every model, used again for each.
+
+use crate::dtype::Real;
+use crate::kernels::select::Seen;
+
+/// Elements in a block: rows of f32 take 64 KB, so that a few of them fit a core's cache. Also the unit of every sum's fixed tree, so that
+/// changing it changes last digits.
+pub const BLOCK: usize = 16 * 1024;
+
+/// A thread's rows, for either arithmetic.
+#[derive(Default)]
+pub struct Desks {
+    narrow: Desk<f32>,
+    wide: Desk<f64>,
+}
+
+#[derive(Default)]
+pub struct Desk<R> {
+    pub raw: Vec<u8>,
+    pub base: Vec<R>,
+    pub onto: Vec<R>,
+    pub inputs: Vec<Vec<R>>,
+    pub out: Vec<R>,
+    pub spare: Vec<R>,
+    /// The encoded tile.
+    pub bytes: Vec<u8>,
+    /// What this thread has counted in the present tile, one for each threshold sought.
+    pub seen: Vec<Seen>,
+}
+
+/// Picks the desk of the right arithmetic.
+pub trait Seat: Real {
+    fn desk(desks: &mut Desks) -> &mut Desk<Self>;
+}
+
+impl Seat for f32 {
+    fn desk(desks: &mut Desks) -> &mut Desk<f32> {
+        &mut desks.narrow
+    }
+}
+
+impl Seat for f64 {
+    fn desk(desks: &mut Desks) -> &mut Desk<f64> {
+        &mut desks.wide
+    }
+}
+
+/// Bytes that one thread holds for `models` inputs, in f32 or f64 arithmetic, with tiles of `tile` elements of up to `element` bytes.
+pub fn bytes(models: usize, wide: bool, tile: u64, element: usize) -> u64 {
+    let row = BLOCK as u64 * if wide { 8 } else { 4 };
+    // raw, base, onto, out, spare and the inputs; counts of 2^16 for each threshold.
+    row * (models as u64 + 6) + models as u64 * (4 << 16) + tile * element as u64
+}

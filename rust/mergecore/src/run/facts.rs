@@ -1,0 +1,113 @@
+//! How does a method learn what it needs to know? Passes over a tensor, or over the whole model.
+
+use std::sync::Mutex;
+
+use super::desk::{Desk, BLOCK};
+use crate::dtype::Real;
+use crate::error::{Error, Result};
+use crate::kernels::angle;
+use crate::kernels::select::{Seen, Selector, GATHER};
+use crate::methods::{Block, Facts, Formula, Method, Need};
+
+/// A pass (or several) in progress: what it has collected.
+pub enum Survey {
+    /// Block by block, so that they are added in a fixed order.
+    Sums {
+        count: usize,
+        blocks: Mutex<Vec<f64>>,
+    },
+    Largest(Vec<Selector>),
+}
+
+impl Survey {
+    /// The next pass that the method asks for, over `blocks` blocks and `elements` elements; None when it can merge.
+    pub fn next<R: Real>(method: &dyn Method, facts: &Facts, elements: u64, blocks: usize) -> Option<Survey> {
+        match method.need(facts, elements) {
+            Need::Nothing => None,
+            Need::Sums(count) => Some(Survey::Sums { count, blocks: Mutex::new(vec![0.0; blocks * count]) }),
+            Need::Largest(keep) => {
+                let gather = GATHER / keep.len().max(1) as u64;
+                Some(Survey::Largest(keep.iter().map(|keep| Selector::new::<R>(*keep, elements, gather)).collect()))
+            }
+        }
+    }
+
+    /// Whether there is nothing to look at: every threshold was clear from the start.
+    pub fn is_clear(&self) -> bool {
+        match self {
+            Survey::Sums { .. } => false,
+            Survey::Largest(selectors) => selectors.iter().all(|s| s.cutoff().is_some()),
+        }
+    }
+
+    /// Looks at one block, which `load` puts on the desk (again, for each threshold: a method may overwrite its rows).
+    pub fn observe<R: Real>(
+        &self,
+        method: &(dyn Method + 'static),
+        facts: &Facts,
+        desk: &mut Desk<R>,
+        place: (&str, u64, usize, u64),
+        load: &mut dyn FnMut(&mut Desk<R>) -> Result<()>,
+    ) -> Result<()>
+    where
+        dyn Method: Formula<R>,
+    {
+        let (name, seed, number, first) = place;
+        let mut seen = std::mem::take(&mut desk.seen);
+        load(desk)?;
+        match self {
+            Survey::Sums { count, blocks } => {
+                let mut sums = vec![0.0; *count];
+                let mut block = Block { name, seed, number, first, inputs: &mut desk.inputs, out: &mut desk.out, spare: &mut desk.spare };
+                method.sums(&mut block, facts, &mut sums);
+                blocks.lock().expect("no holder panics")[number * count..(number + 1) * count].copy_from_slice(&sums);
+            }
+            Survey::Largest(selectors) => {
+                seen.resize_with(selectors.len(), Seen::default);
+                for (which, selector) in selectors.iter().enumerate().filter(|(_, s)| s.cutoff().is_none()) {
+                    let mut block =
+                        Block { name, seed, number, first, inputs: &mut desk.inputs, out: &mut desk.out, spare: &mut desk.spare };
+                    let values = method.magnitudes(&mut block, facts, which);
+                    selector.observe(number, values, &mut seen[which]);
+                }
+            }
+        }
+        desk.seen = seen;
+        Ok(())
+    }
+
+    /// A thread has looked at a whole tile: hands over what it counted.
+    pub fn absorb<R>(&self, desk: &mut Desk<R>) {
+        if let Survey::Largest(selectors) = self {
+            for (selector, seen) in selectors.iter().zip(&mut desk.seen) {
+                selector.absorb(seen);
+            }
+        }
+    }
+
+    /// All blocks were seen: the facts, or None if another look is needed.
+    pub fn conclude(&mut self, facts: &mut Facts) -> Result<bool> {
+        match self {
+            Survey::Sums { count, blocks } => {
+                let blocks = blocks.get_mut().map_err(|_| Error::run("a thread died"))?;
+                for i in 0..*count {
+                    let column: Vec<f64> = blocks.iter().skip(i).step_by(*count).copied().collect();
+                    facts.sums.push(angle::tree(&column));
+                }
+                Ok(true)
+            }
+            Survey::Largest(selectors) => {
+                selectors.iter_mut().for_each(Selector::advance);
+                let cutoffs: Option<Vec<_>> = selectors.iter().map(Selector::cutoff).collect();
+                let done = cutoffs.is_some();
+                facts.cutoffs.extend(cutoffs.into_iter().flatten());
+                Ok(done)
+            }
+        }
+    }
+}
+
+/// How many blocks so many elements make.
+pub fn blocks(elements: u64) -> usize {
+    elements.div_ceil(BLOCK as u64) as usize
+}

@@ -1,0 +1,257 @@
+//! In what order, on how many threads, within how much memory?
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+
+use crate::error::{Error, Kind, Result};
+use crate::methods::{Facts, Formula, Method, Scope};
+use crate::plan::{Job, Plan, Work};
+
+mod desk;
+pub mod disk;
+mod facts;
+pub mod memory;
+pub mod schedule;
+mod tensor;
+
+use desk::{Desks, Seat, BLOCK};
+use facts::Survey;
+use schedule::{drive, Task};
+use tensor::{CopyTask, MergeTask, Reader};
+
+/// Run-time choices. None of them changes a byte of the output.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub threads: usize,
+    /// Elements a tile: the unit that a thread takes and writes at once.
+    pub tile: u64,
+}
+
+/// One bf16 tile is 1 MB.
+const TILE: u64 = 512 * 1024;
+
+impl Limits {
+    /// Fits threads and tiles into `max_memory` bytes, or says how much is needed at least.
+    pub fn choose(plan: &Plan, threads: Option<usize>, max_memory: Option<u64>, tile: Option<u64>) -> Result<Limits> {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let threads = threads.unwrap_or(cores);
+        if threads == 0 {
+            return Err(Error::recipe("0 threads cannot work: give 1 or more"));
+        }
+        let tile = tile.unwrap_or(TILE).next_multiple_of(BLOCK as u64).max(BLOCK as u64);
+        let mut limits = Limits { threads, tile };
+        let Some(cap) = max_memory else { return Ok(limits) };
+        while limits.bytes(plan) > cap && (limits.threads > 1 || limits.tile > BLOCK as u64) {
+            if limits.tile > BLOCK as u64 {
+                limits.tile = (limits.tile / 2).next_multiple_of(BLOCK as u64);
+            } else {
+                limits.threads -= 1;
+            }
+        }
+        let needed = limits.bytes(plan);
+        if needed > cap {
+            let mb = |bytes: u64| (bytes as f64 / 1e6).ceil();
+            let message = format!("--max-memory: {} MB is too little: this merge needs {} MB even on one thread", mb(cap), mb(needed));
+            return Err(Error::new(Kind::Space, message));
+        }
+        Ok(limits)
+    }
+
+    /// What the run holds in memory, at most: rows and tiles a thread, thresholds an open tensor, one line a tensor, the process itself.
+    pub fn bytes(&self, plan: &Plan) -> u64 {
+        const PROCESS: u64 = 48 << 20;
+        let models = plan.recipe.models.len();
+        let wide = plan.jobs.iter().any(|job| job.wide);
+        let element = plan.jobs.iter().map(|job| job.dtype.size()).max().unwrap_or(4);
+        let desks = self.threads as u64 * desk::bytes(models, wide, self.tile, element);
+        let thresholds =
+            if plan.recipe.params.has("density") { models as u64 * (8 << 16) * (self.threads as u64 + 1) + (16 << 20) } else { 0 };
+        let whole = match plan.recipe.method.scope() {
+            Scope::Tensor => 0,
+            Scope::Model => plan.parameter_count() / BLOCK as u64 * 8 * (2 * models as u64 + 1),
+        };
+        PROCESS + desks + thresholds + whole + plan.jobs.len() as u64 * 1024
+    }
+}
+
+/// What the caller may look at and turn while the engine runs.
+#[derive(Debug, Default)]
+pub struct Watch {
+    pub cancelled: AtomicBool,
+    /// Bytes read and written so far, and in all.
+    pub done: AtomicU64,
+    pub total: AtomicU64,
+}
+
+/// Where merged bytes go.
+pub trait Sink: Sync {
+    fn write(&self, job: usize, offset: u64, bytes: &[u8]) -> Result<()>;
+    fn finished(&self, job: usize, outcome: Outcome) -> Result<()>;
+}
+
+/// What is known of a tensor once it is merged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Σ (θ − θ₀)², before and after rounding; none without a base.
+    pub delta: Option<[f64; 2]>,
+    /// NaN and infinite values: in the output, and in each source.
+    pub unfinite: [u64; 2],
+    pub sources: Vec<[u64; 2]>,
+}
+
+/// What all tasks of a run share.
+pub struct Context<'a> {
+    pub plan: &'a Plan<'a>,
+    pub limits: Limits,
+    pub sink: &'a dyn Sink,
+    pub watch: &'a Watch,
+}
+
+impl Context<'_> {
+    fn tiles(&self, job: &Job) -> usize {
+        (job.elements().div_ceil(self.limits.tile) as usize).max(1)
+    }
+
+    /// The blocks and elements of a tile.
+    fn tile(&self, job: &Job, tile: usize) -> (Range<usize>, Range<u64>) {
+        let start = tile as u64 * self.limits.tile;
+        let end = (start + self.limits.tile).min(job.elements());
+        ((start / BLOCK as u64) as usize..facts::blocks(end), start..end)
+    }
+
+    fn progress(&self, bytes: u64) {
+        self.watch.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn check_cancelled(&self) -> Result<()> {
+        if self.watch.cancelled.load(Ordering::Relaxed) {
+            return Err(Error::interrupted());
+        }
+        Ok(())
+    }
+}
+
+/// Merges every job that `skip` does not name, into the sink.
+pub fn run(context: &Context, skip: &dyn Fn(&Job) -> bool) -> Result<()> {
+    let todo: Vec<usize> = (0..context.plan.jobs.len()).filter(|i| !skip(&context.plan.jobs[*i])).collect();
+    let whole_model = context.plan.recipe.method.scope() == Scope::Model;
+    let read: u64 = todo.iter().map(|i| context.plan.jobs[*i].bytes_to_read() + context.plan.jobs[*i].bytes()).sum();
+    context.watch.total.store(read, Ordering::Relaxed);
+    let wide = context.plan.jobs.iter().any(|job| job.wide);
+    let model = match (whole_model && !todo.is_empty(), wide) {
+        (false, _) => None,
+        (true, false) => Some(survey_model::<f32>(context)?),
+        (true, true) => Some(survey_model::<f64>(context)?),
+    };
+    let open = |i: usize| -> Result<Arc<dyn Task<Desks> + '_>> {
+        let index = todo[i];
+        let job = &context.plan.jobs[index];
+        let known = model.as_ref().map(|m| (m.facts.clone(), m.offsets[&index]));
+        Ok(match (&job.work, Reader::new(context, job)) {
+            (Work::Copy(tensor), _) => Arc::new(CopyTask::new(context, index, job, tensor)),
+            (_, Some(reader)) if job.wide => Arc::new(MergeTask::<f64>::new(context, index, reader, known)?),
+            (_, Some(reader)) => Arc::new(MergeTask::<f32>::new(context, index, reader, known)?),
+            (Work::Merge { .. }, None) => unreachable!("a merge has a reader"),
+        })
+    };
+    drive(todo.len(), &open, context.limits.threads, &Desks::default, &context.watch.cancelled)
+}
+
+/// Facts of the whole model, and where each merged job's blocks begin in their numbering.
+struct ModelFacts {
+    facts: Facts,
+    offsets: BTreeMap<usize, usize>,
+}
+
+/// Makes the passes that a method with `Scope::Model` asks for. Blocks are numbered by the tensors' names, so that neither the order of the
+/// files nor that of the work can be seen in the result.
+fn survey_model<R: Seat>(context: &Context) -> Result<ModelFacts>
+where
+    dyn Method: Formula<R>,
+{
+    let jobs = &context.plan.jobs;
+    let merged: Vec<usize> = (0..jobs.len()).filter(|i| matches!(jobs[*i].work, Work::Merge { .. })).collect();
+    let mut by_name = merged.clone();
+    by_name.sort_by_key(|i| &jobs[*i].name);
+    let (mut offsets, mut blocks, mut elements) = (BTreeMap::new(), 0, 0);
+    for i in by_name {
+        offsets.insert(i, blocks);
+        // In a model's numbering no two tensors share a block, so that ties are kept tensor by tensor.
+        blocks += facts::blocks(jobs[i].elements());
+        elements += jobs[i].elements();
+    }
+    let mut facts = Facts::default();
+    while let Some(mut survey) = Survey::next::<R>(&*context.plan.recipe.method, &facts, elements, blocks) {
+        loop {
+            if !survey.is_clear() {
+                let read: u64 = merged.iter().map(|i| jobs[*i].bytes_to_read()).sum();
+                context.watch.total.fetch_add(read, Ordering::Relaxed);
+                let open = |i: usize| -> Result<Arc<dyn Task<Desks> + '_>> {
+                    let job = &jobs[merged[i]];
+                    let reader = Reader::new(context, job).expect("only merges are surveyed");
+                    let offset = offsets[&merged[i]];
+                    Ok(Arc::new(SurveyTask::<R> {
+                        context,
+                        reader,
+                        survey: &survey,
+                        facts: &facts,
+                        offset,
+                        arithmetic: std::marker::PhantomData,
+                    }))
+                };
+                drive(merged.len(), &open, context.limits.threads, &Desks::default, &context.watch.cancelled)?;
+            }
+            if survey.conclude(&mut facts)? {
+                break;
+            }
+        }
+    }
+    Ok(ModelFacts { facts, offsets })
+}
+
+/// One tensor's share of a pass over the whole model.
+struct SurveyTask<'a, R> {
+    context: &'a Context<'a>,
+    reader: Reader<'a>,
+    survey: &'a Survey,
+    facts: &'a Facts,
+    offset: usize,
+    arithmetic: std::marker::PhantomData<R>,
+}
+
+impl<R: Seat> Task<Desks> for SurveyTask<'_, R>
+where
+    dyn Method: Formula<R>,
+{
+    fn tiles(&self) -> usize {
+        self.context.tiles(self.reader.job)
+    }
+
+    fn work(&self, tile: usize, desks: &mut Desks) -> Result<()> {
+        self.context.check_cancelled()?;
+        let (blocks, elements) = self.context.tile(self.reader.job, tile);
+        self.reader.will_need(elements.clone());
+        self.reader.observe(self.context, self.survey, self.facts, blocks, self.offset, R::desk(desks))?;
+        let read: usize = self.reader.job.sources().iter().map(|tensor| tensor.dtype.size()).sum();
+        self.context.progress((elements.end - elements.start) * read as u64);
+        Ok(())
+    }
+
+    fn conclude(&self) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+/// The most memory that this process has held so far, in bytes.
+pub fn peak_rss() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: `usage` has room for the answer.
+    if unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) } != 0 {
+        return 0;
+    }
+    // SAFETY: getrusage succeeded and filled it.
+    let kilobytes = unsafe { usage.assume_init() }.ru_maxrss as u64;
+    kilobytes * if cfg!(target_os = "macos") { 1 } else { 1024 }
+}

@@ -1,0 +1,285 @@
+//! How is one tensor merged? Facts first, then tile by tile: bytes → rows → method → rows → bytes.
+
+use std::ops::Range;
+use std::sync::{Mutex, RwLock};
+
+use super::desk::{Desk, Desks, Seat, BLOCK};
+use super::facts::{blocks, Survey};
+use super::schedule::Task;
+use super::{Context, Outcome};
+use crate::checkpoint::Tensor;
+use crate::dtype::count_unfinite;
+use crate::error::Result;
+use crate::kernels::{angle, blend};
+use crate::methods::{Base, Block, Facts, Formula, Method};
+use crate::plan::{Job, Work};
+
+/// The inputs of one tensor, and how its blocks are read.
+pub struct Reader<'a> {
+    pub job: &'a Job<'a>,
+    pub base: Option<&'a Tensor<'a>>,
+    pub inputs: &'a [Tensor<'a>],
+    pub onto: Option<&'a Tensor<'a>>,
+    /// Whether the method is given task vectors rather than weights.
+    pub task_vectors: bool,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(context: &'a Context, job: &'a Job<'a>) -> Option<Reader<'a>> {
+        let Work::Merge { base, inputs, onto } = &job.work else { return None };
+        let task_vectors = context.plan.recipe.spec.base == Base::Required;
+        Some(Reader { job, base: base.as_ref(), inputs, onto: onto.as_ref(), task_vectors })
+    }
+
+    /// The elements of block `block`.
+    fn span(&self, block: usize) -> Range<u64> {
+        let first = block as u64 * BLOCK as u64;
+        first..(first + BLOCK as u64).min(self.job.elements())
+    }
+
+    /// Puts a block's models and base on the desk, models as they are.
+    fn load<R: Seat>(&self, span: &Range<u64>, desk: &mut Desk<R>) -> Result<()> {
+        let count = (span.end - span.start) as usize;
+        desk.inputs.resize_with(self.inputs.len(), Vec::new);
+        if let Some(base) = self.base {
+            row(base, span.start, count, &mut desk.raw, &mut desk.base)?;
+        }
+        for (tensor, values) in self.inputs.iter().zip(&mut desk.inputs) {
+            row(tensor, span.start, count, &mut desk.raw, values)?;
+        }
+        desk.out.resize(count, R::ZERO);
+        desk.spare.resize(count, R::ZERO);
+        Ok(())
+    }
+
+    /// Models become task vectors, where the method wants them.
+    fn subtract<R: Seat>(&self, desk: &mut Desk<R>) {
+        if self.task_vectors {
+            desk.inputs.iter_mut().for_each(|x| blend::subtract(x, &desk.base));
+        }
+    }
+
+    /// Looks at the blocks of a tile for a survey whose numbering of this tensor's blocks begins at `offset`.
+    pub fn observe<R: Seat>(
+        &self,
+        context: &Context,
+        survey: &Survey,
+        facts: &Facts,
+        tile: Range<usize>,
+        offset: usize,
+        desk: &mut Desk<R>,
+    ) -> Result<()>
+    where
+        dyn Method: Formula<R>,
+    {
+        for block in tile {
+            let span = self.span(block);
+            let place = (self.job.name.as_str(), context.plan.recipe.seed, offset + block, span.start);
+            survey.observe(&*context.plan.recipe.method, facts, desk, place, &mut |desk| {
+                self.load(&span, desk)?;
+                self.subtract(desk);
+                Ok(())
+            })?;
+        }
+        survey.absorb(desk);
+        Ok(())
+    }
+
+    pub fn will_need(&self, elements: Range<u64>) {
+        self.job.sources().iter().for_each(|tensor| tensor.will_need(elements.start, elements.end - elements.start));
+    }
+}
+
+/// Reads and decodes `count` elements from `first` on.
+fn row<R: Seat>(tensor: &Tensor, first: u64, count: usize, raw: &mut Vec<u8>, values: &mut Vec<R>) -> Result<()> {
+    raw.resize(count * tensor.dtype.size(), 0);
+    values.resize(count, R::ZERO);
+    tensor.read(first, raw)?;
+    R::decode(tensor.dtype, raw, values);
+    Ok(())
+}
+
+/// A tensor on its way through facts and merge.
+pub struct MergeTask<'a, R> {
+    context: &'a Context<'a>,
+    index: usize,
+    reader: Reader<'a>,
+    /// Blocks before this tensor's in the numbering of the facts.
+    offset: usize,
+    stage: RwLock<Stage>,
+    /// Per block: Σ(θ−θ₀)² before and after rounding.
+    deltas: Mutex<Vec<[f64; 2]>>,
+    /// NaN and infinities of the output, then of each source.
+    unfinite: Mutex<Vec<[u64; 2]>>,
+    arithmetic: std::marker::PhantomData<R>,
+}
+
+struct Stage {
+    facts: Facts,
+    survey: Option<Survey>,
+}
+
+impl<'a, R: Seat> MergeTask<'a, R>
+where
+    dyn Method: Formula<R>,
+{
+    /// `known` are the whole model's facts, with the offset of this tensor's blocks in them.
+    pub fn new(context: &'a Context<'a>, index: usize, reader: Reader<'a>, known: Option<(Facts, usize)>) -> Result<Self> {
+        let job = reader.job;
+        let blocks = blocks(job.elements());
+        let (facts, offset, mut survey) = match known {
+            Some((facts, offset)) => (facts, offset, None),
+            None => {
+                let facts = Facts::default();
+                let survey = Survey::next::<R>(&*context.plan.recipe.method, &facts, job.elements(), blocks);
+                (facts, 0, survey)
+            }
+        };
+        let mut facts = facts;
+        while survey.as_ref().is_some_and(Survey::is_clear) {
+            if let Some(clear) = &mut survey {
+                clear.conclude(&mut facts)?;
+            }
+            survey = Survey::next::<R>(&*context.plan.recipe.method, &facts, job.elements(), blocks);
+        }
+        let sources = job.sources().len();
+        Ok(MergeTask {
+            context,
+            index,
+            offset,
+            stage: RwLock::new(Stage { facts, survey }),
+            deltas: Mutex::new(vec![[0.0; 2]; if reader.base.is_some() { blocks } else { 0 }]),
+            unfinite: Mutex::new(vec![[0; 2]; 1 + sources]),
+            reader,
+            arithmetic: std::marker::PhantomData,
+        })
+    }
+
+    /// One block, from bytes to bytes: `encoded` receives the output.
+    fn merge(&self, block: usize, facts: &Facts, desk: &mut Desk<R>, encoded: &mut [u8], unfinite: &mut [[u64; 2]]) -> Result<()> {
+        let (reader, recipe) = (&self.reader, &self.context.plan.recipe);
+        let span = reader.span(block);
+        reader.load(&span, desk)?;
+        let mut count = |slot: usize, values: &[R]| {
+            let (nan, infinite) = count_unfinite(values);
+            unfinite[slot][0] += nan;
+            unfinite[slot][1] += infinite;
+        };
+        let mut slot = 1;
+        for values in reader.base.map(|_| &desk.base).into_iter().chain(&desk.inputs) {
+            count(slot, values);
+            slot += 1;
+        }
+        if let Some(onto) = reader.onto {
+            row(onto, span.start, desk.out.len(), &mut desk.raw, &mut desk.onto)?;
+            count(slot, &desk.onto);
+        }
+        reader.subtract(desk);
+        let Desk { base, onto, inputs, out, spare, .. } = desk;
+        let number = self.offset + block;
+        let mut place = Block { name: &reader.job.name, seed: recipe.seed, number, first: span.start, inputs, out, spare };
+        recipe.method.merge(&mut place, facts);
+        if reader.task_vectors {
+            blend::attach(out, if reader.onto.is_some() { onto } else { base }, R::of(recipe.lambda()));
+        }
+        R::encode(reader.job.dtype, out, encoded);
+        // What was written, not what was computed, is what the world gets: rounding may overflow (f16) or lose the whole delta (bf16).
+        R::decode(reader.job.dtype, encoded, spare);
+        count(0, spare);
+        if reader.base.is_some() {
+            let deltas = [angle::distance_squared(out, base), angle::distance_squared(spare, base)];
+            self.deltas.lock().expect("no holder panics")[block] = deltas;
+        }
+        Ok(())
+    }
+}
+
+impl<R: Seat> Task<Desks> for MergeTask<'_, R>
+where
+    dyn Method: Formula<R>,
+{
+    fn tiles(&self) -> usize {
+        self.context.tiles(self.reader.job)
+    }
+
+    fn work(&self, tile: usize, desks: &mut Desks) -> Result<()> {
+        let desk = R::desk(desks);
+        let stage = self.stage.read().expect("no holder panics");
+        let (blocks, elements) = self.context.tile(self.reader.job, tile);
+        self.reader.will_need(elements.clone());
+        if let Some(survey) = &stage.survey {
+            return self.reader.observe(self.context, survey, &stage.facts, blocks, 0, desk);
+        }
+        let size = self.reader.job.dtype.size();
+        let mut encoded = std::mem::take(&mut desk.bytes);
+        encoded.resize((elements.end - elements.start) as usize * size, 0);
+        let mut unfinite = vec![[0; 2]; self.unfinite.lock().expect("no holder panics").len()];
+        for (block, bytes) in blocks.zip(encoded.chunks_mut(BLOCK * size)) {
+            self.context.check_cancelled()?;
+            self.merge(block, &stage.facts, desk, bytes, &mut unfinite)?;
+        }
+        self.context.sink.write(self.index, elements.start * size as u64, &encoded)?;
+        for (sum, tile) in self.unfinite.lock().expect("no holder panics").iter_mut().zip(unfinite) {
+            *sum = [sum[0] + tile[0], sum[1] + tile[1]];
+        }
+        let read: usize = self.reader.job.sources().iter().map(|tensor| tensor.dtype.size()).sum();
+        self.context.progress((elements.end - elements.start) * (read + size) as u64);
+        desk.bytes = encoded;
+        Ok(())
+    }
+
+    fn conclude(&self) -> Result<bool> {
+        let mut stage = self.stage.write().expect("no holder panics");
+        let Stage { facts, survey } = &mut *stage;
+        if let Some(pass) = survey {
+            if pass.conclude(facts)? {
+                let elements = self.reader.job.elements();
+                *survey = Survey::next::<R>(&*self.context.plan.recipe.method, facts, elements, blocks(elements));
+            }
+            return Ok(true);
+        }
+        let deltas = self.deltas.lock().expect("no holder panics");
+        let column = |i: usize| angle::tree(&deltas.iter().map(|d| d[i]).collect::<Vec<_>>());
+        let unfinite = self.unfinite.lock().expect("no holder panics");
+        let outcome =
+            Outcome { delta: self.reader.base.map(|_| [column(0), column(1)]), unfinite: unfinite[0], sources: unfinite[1..].to_vec() };
+        self.context.sink.finished(self.index, outcome)?;
+        Ok(false)
+    }
+}
+
+/// A tensor that is equal in all inputs.
+pub struct CopyTask<'a> {
+    context: &'a Context<'a>,
+    index: usize,
+    job: &'a Job<'a>,
+    tensor: &'a Tensor<'a>,
+}
+
+impl<'a> CopyTask<'a> {
+    pub fn new(context: &'a Context<'a>, index: usize, job: &'a Job<'a>, tensor: &'a Tensor<'a>) -> Self {
+        CopyTask { context, index, job, tensor }
+    }
+}
+
+impl Task<Desks> for CopyTask<'_> {
+    fn tiles(&self) -> usize {
+        self.context.tiles(self.job)
+    }
+
+    fn work(&self, tile: usize, desks: &mut Desks) -> Result<()> {
+        let (_, elements) = self.context.tile(self.job, tile);
+        let size = self.job.dtype.size() as u64;
+        let raw = &mut f32::desk(desks).bytes;
+        raw.resize(((elements.end - elements.start) * size) as usize, 0);
+        self.tensor.read(elements.start, raw)?;
+        self.context.sink.write(self.index, elements.start * size, raw)?;
+        self.context.progress((elements.end - elements.start) * size * 2);
+        Ok(())
+    }
+
+    fn conclude(&self) -> Result<bool> {
+        self.context.sink.finished(self.index, Outcome { delta: None, unfinite: [0; 2], sources: vec![[0; 2]] })?;
+        Ok(false)
+    }
+}

@@ -1,0 +1,106 @@
+//! What of an unfinished merge is safely on the disk?
+//!
+//! The journal lies in OUT.partial. Its first line says which merge this is; each further line lists tensors whose bytes were synced
+//! before the line was. So whatever kills the run, at whatever moment, the same command trusts the listed tensors and makes the others again.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+
+pub const NAME: &str = "journal.jsonl";
+
+/// What is known of a finished tensor: what the manifest will say of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub name: String,
+    pub digest: String,
+    /// Σ (θ − θ₀)², before and after rounding to the output dtype; none without a base.
+    pub delta: Option<[f64; 2]>,
+    /// NaN and infinite values in the output, and in each source.
+    pub unfinite: [u64; 2],
+    pub sources: Vec<[u64; 2]>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct First {
+    mergecore: u32,
+    /// Hash of the resolved recipe and of the output's layout.
+    recipe: String,
+    /// Hash of the inputs' fingerprints.
+    inputs: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Done {
+    done: Vec<Record>,
+}
+
+/// The open journal; while it is open, no other process may write to this output.
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Opens or begins the journal of `partial`, and returns what was finished before. Another merge's leftovers are refused.
+    pub fn open(partial: &Path, recipe: &str, inputs: &str) -> Result<(Journal, BTreeMap<String, Record>)> {
+        let path = partial.join(NAME);
+        let fail = |e: &std::io::Error| Error::io(&path, "opening the journal", e);
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(|e| fail(&e))?;
+        // SAFETY: the descriptor is open; a lock cannot touch memory. It goes with the process, however that ends.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+            let message = format!("{}: another mergecore is writing there; wait for it, or choose another --out", partial.display());
+            return Err(Error::new(Kind::Exists, message));
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(|e| fail(&e))?;
+        // A line that a crash cut short was never synced: it does not count, and the next line must not be glued to it.
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        file.set_len(whole as u64).map_err(|e| fail(&e))?;
+        let mut lines = text[..whole].lines();
+        let mut journal = Journal { path, file };
+        let mut records = BTreeMap::new();
+        match lines.next() {
+            None => journal.append(&First { mergecore: 1, recipe: recipe.into(), inputs: inputs.into() })?,
+            Some(line) => {
+                let first: Option<First> = serde_json::from_str(line).ok();
+                let differs = match &first {
+                    Some(first) if first.mergecore == 1 && first.recipe == recipe && first.inputs == inputs => None,
+                    Some(first) if first.recipe == recipe => Some("whose inputs have changed since"),
+                    _ => Some("of another recipe"),
+                };
+                if let Some(differs) = differs {
+                    let message = format!(
+                        "{}: holds an unfinished merge {differs}; delete it, or give --overwrite or another --out",
+                        partial.display()
+                    );
+                    return Err(Error::new(Kind::Exists, message));
+                }
+                for line in lines {
+                    let done: Done = serde_json::from_str(line)
+                        .map_err(|e| Error::model(format!("{}: is damaged ({e}); delete the folder", journal.path.display())))?;
+                    records.extend(done.done.into_iter().map(|record| (record.name.clone(), record)));
+                }
+            }
+        }
+        Ok((journal, records))
+    }
+
+    /// Adds finished tensors. Their bytes must have been synced.
+    pub fn add(&mut self, done: Vec<Record>) -> Result<()> {
+        self.append(&Done { done })
+    }
+
+    fn append(&mut self, line: &impl Serialize) -> Result<()> {
+        let mut text = serde_json::to_string(line).expect("a record is plain data");
+        text.push('\n');
+        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+        written.map_err(|e| Error::io(&self.path, "writing the journal", &e))
+    }
+}

@@ -1,0 +1,286 @@
+//! How do bytes reach the disk whole?
+//!
+//! Everything happens in OUT.partial: files are reserved at their full size, tensors are written into place from any thread, a journal says
+//! what is safe. When all is there and synced, the folder is renamed to OUT. So OUT is whole or not there, and nothing that stood before
+//! is lost.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result};
+use crate::layout::Layout;
+
+pub mod digest;
+pub mod journal;
+
+use journal::{Journal, Record};
+
+/// A file that is written beside the weights.
+pub enum SideFile {
+    Content(Vec<u8>),
+    CopyOf(PathBuf),
+}
+
+/// How long finished tensors wait before they are synced and journalled. A kill costs at most this much work, more or less.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// The output while it is being made.
+pub struct Output {
+    out: PathBuf,
+    partial: PathBuf,
+    files: Vec<File>,
+    journal: Mutex<Journal>,
+    /// Finished since the last entry in the journal.
+    pending: Mutex<Vec<Record>>,
+    stop: (Mutex<bool>, Condvar),
+    failed: AtomicBool,
+}
+
+/// Refuses an output that would hide or destroy something. Nothing is written.
+pub fn check(out: &Path, inputs: &[PathBuf], overwrite: bool) -> Result<()> {
+    let exists = |message: String| Err(Error::new(Kind::Exists, message));
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if out.file_name().is_none() {
+        return Err(Error::recipe(format!("{}: is no name for an output folder", out.display())));
+    }
+    for input in inputs {
+        if real(out).starts_with(real(input)) && real(out) == real(input) || real(input).starts_with(real(out)) {
+            return exists(format!("{}: the output is also the input {}; choose another --out", out.display(), input.display()));
+        }
+    }
+    let Ok(meta) = fs::symlink_metadata(out) else { return Ok(()) };
+    if !overwrite {
+        return exists(format!("{}: exists already; give --overwrite to replace it, or choose another --out", out.display()));
+    }
+    // --overwrite deletes what stood there: only something that looks like a model may go that way.
+    let model = |name: &str| name == "mergecore.json" || name == "config.json" || name.ends_with(".safetensors");
+    let mut names = match fs::read_dir(out) {
+        Ok(entries) if meta.is_dir() => entries.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().into_owned())),
+        _ => return exists(format!("{}: is not a folder; delete it yourself, or choose another --out", out.display())),
+    };
+    let first = names.next();
+    if first.is_some() && !first.into_iter().chain(names).any(|name| model(&name)) {
+        return exists(format!(
+            "{}: does not look like a model, so --overwrite will not delete it; delete it yourself, or choose another --out",
+            out.display()
+        ));
+    }
+    Ok(())
+}
+
+impl Output {
+    /// Makes OUT.partial ready: the journal, and every file at its full size. Returns what an earlier run finished.
+    pub fn create(out: &Path, layout: &Layout, recipe: &str, inputs: &str, overwrite: bool) -> Result<(Output, BTreeMap<String, Record>)> {
+        let partial = partial_of(out);
+        let parent = parent_of(out);
+        check_space(&parent, &partial, layout)?;
+        fs::create_dir_all(&parent).map_err(|e| creating(&parent, &e))?;
+        fs::create_dir_all(&partial).map_err(|e| creating(&partial, &e))?;
+        if !partial.join(journal::NAME).exists() && fs::read_dir(&partial).is_ok_and(|mut entries| entries.next().is_some()) {
+            let message =
+                format!("{}: is in the way and holds no mergecore journal; delete it, or choose another --out", partial.display());
+            return Err(Error::new(Kind::Exists, message));
+        }
+        let (journal, records) = match Journal::open(&partial, recipe, inputs) {
+            Err(e) if e.kind == Kind::Exists && overwrite && !e.message.contains("another mergecore") => {
+                fs::remove_dir_all(&partial).and_then(|()| fs::create_dir(&partial)).map_err(|e| creating(&partial, &e))?;
+                Journal::open(&partial, recipe, inputs)?
+            }
+            other => other?,
+        };
+        let mut files = Vec::new();
+        for file in &layout.files {
+            let path = partial.join(&file.name);
+            files.push(reserve(&path, file.bytes, &file.header)?);
+        }
+        let output = Output {
+            out: out.into(),
+            partial,
+            files,
+            journal: Mutex::new(journal),
+            pending: Mutex::default(),
+            stop: (Mutex::new(false), Condvar::new()),
+            failed: AtomicBool::new(false),
+        };
+        Ok((output, records))
+    }
+
+    pub fn write(&self, layout: &Layout, file: usize, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.files[file].write_all_at(bytes, offset).map_err(|e| Error::io(&self.partial.join(&layout.files[file].name), "writing", &e))
+    }
+
+    /// A tensor's bytes are all written.
+    pub fn finished(&self, record: Record) {
+        self.pending.lock().expect("no holder panics").push(record);
+    }
+
+    /// Syncs and journals finished tensors every now and then, until `stop`. Runs on a thread of its own.
+    pub fn keep_journal(&self) -> Result<()> {
+        loop {
+            let stopped = self.stop.0.lock().expect("no holder panics");
+            let (stopped, _) = self.stop.1.wait_timeout_while(stopped, INTERVAL, |stopped| !*stopped).expect("no holder panics");
+            if *stopped {
+                return Ok(());
+            }
+            drop(stopped);
+            if let Err(e) = self.journal_pending() {
+                self.failed.store(true, Ordering::Relaxed);
+                return Err(e);
+            }
+        }
+    }
+
+    pub fn journal_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    pub fn stop(&self) {
+        *self.stop.0.lock().expect("no holder panics") = true;
+        self.stop.1.notify_all();
+    }
+
+    fn journal_pending(&self) -> Result<()> {
+        let done = std::mem::take(&mut *self.pending.lock().expect("no holder panics"));
+        if done.is_empty() {
+            return Ok(());
+        }
+        self.sync()?;
+        self.journal.lock().expect("no holder panics").add(done)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.files.iter().try_for_each(|file| file.sync_data()).map_err(|e| Error::io(&self.partial, "syncing", &e))
+    }
+
+    /// All tensors are written: adds the other files, syncs everything and renames OUT.partial to OUT.
+    pub fn publish(&self, side_files: &[(String, SideFile)], overwrite: bool) -> Result<()> {
+        self.journal_pending()?;
+        let mut written = Vec::new();
+        for (name, content) in side_files {
+            let path = self.partial.join(name);
+            let fail = |e: &std::io::Error| Error::io(&path, "writing", e);
+            fs::create_dir_all(parent_of(&path)).map_err(|e| fail(&e))?;
+            match content {
+                SideFile::Content(bytes) => fs::write(&path, bytes).map_err(|e| fail(&e))?,
+                SideFile::CopyOf(source) => drop(fs::copy(source, &path).map_err(|e| Error::io(source, "copying", &e))?),
+            }
+            written.push(path);
+        }
+        for path in &written {
+            File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io(path, "syncing", &e))?;
+        }
+        self.files.iter().try_for_each(File::sync_all).map_err(|e| Error::io(&self.partial, "syncing", &e))?;
+        let fail = |e: std::io::Error| Error::io(&self.out, "renaming the finished output into place", &e);
+        sync_folder(&self.partial).map_err(fail)?;
+        let aside = with_suffix(&self.out, ".replaced");
+        if fs::symlink_metadata(&self.out).is_ok() {
+            if !overwrite {
+                let message = format!("{}: appeared while the merge ran; the result is in {}", self.out.display(), self.partial.display());
+                return Err(Error::new(Kind::Run, message));
+            }
+            if aside.exists() {
+                fs::remove_dir_all(&aside).map_err(fail)?;
+            }
+            fs::rename(&self.out, &aside).map_err(fail)?;
+        }
+        fs::rename(&self.partial, &self.out).map_err(fail)?;
+        sync_folder(&parent_of(&self.out)).map_err(fail)?;
+        // Only now: without its journal, a finished OUT.partial could not be told from somebody else's folder.
+        fs::remove_file(self.out.join(journal::NAME)).map_err(fail)?;
+        if aside.exists() {
+            fs::remove_dir_all(&aside).map_err(|e| Error::io(&aside, "deleting the replaced output", &e))?;
+        }
+        Ok(())
+    }
+}
+
+pub fn partial_of(out: &Path) -> PathBuf {
+    with_suffix(out, ".partial")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().expect("checked: an output has a name").to_os_string();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+fn parent_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.into(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn creating(path: &Path, e: &std::io::Error) -> Error {
+    Error::new(Kind::Exists, Error::io(path, "creating the output", e).message)
+}
+
+/// Room for every file, what an earlier run reserved not counted twice.
+fn check_space(parent: &Path, partial: &Path, layout: &Layout) -> Result<()> {
+    let reserved = |file: &crate::layout::FileLayout| fs::metadata(partial.join(&file.name)).map_or(0, |m| m.blocks() * 512);
+    let needed: u64 = layout.files.iter().map(|file| file.bytes.saturating_sub(reserved(file))).sum();
+    // Config, tokenizer and manifest: a few megabytes.
+    let needed = needed + (8 << 20);
+    let mut existing = parent;
+    while !existing.exists() {
+        existing = match existing.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+    }
+    let free = free_space(existing).map_err(|e| Error::io(parent, "asking for free space", &e))?;
+    if free < needed {
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        let message = format!(
+            "{}: not enough space on the disk: the merge needs {:.2} GB and {:.2} GB are free",
+            parent.display(),
+            gb(needed),
+            gb(free)
+        );
+        return Err(Error::new(Kind::Space, message));
+    }
+    Ok(())
+}
+
+/// Bytes that an ordinary user may still write on the disk of `folder`.
+pub fn free_space(folder: &Path) -> std::io::Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(folder.as_os_str().as_bytes())?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `path` is a C string and `stat` has room for the answer.
+    if unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: statvfs succeeded and filled it.
+    let stat = unsafe { stat.assume_init() };
+    #[allow(clippy::unnecessary_cast)] // u64 on Linux, narrower on macOS
+    Ok(stat.f_bavail as u64 * stat.f_frsize as u64)
+}
+
+/// Opens a file at its full size, with the disk blocks reserved where the file system can, and its header in place.
+fn reserve(path: &Path, bytes: u64, header: &[u8]) -> Result<File> {
+    let fail = |e: &std::io::Error| Error::io(path, "reserving space", e);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(|e| fail(&e))?;
+    #[cfg(target_os = "linux")]
+    // SAFETY: the descriptor is open; the call only changes the file.
+    match unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as i64) } {
+        0 => {}
+        _ => match std::io::Error::last_os_error() {
+            e if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+            e => return Err(fail(&e)),
+        },
+    }
+    file.set_len(bytes).map_err(|e| fail(&e))?;
+    file.write_all_at(header, 0).map_err(|e| fail(&e))?;
+    Ok(file)
+}
