@@ -70,7 +70,7 @@ impl Plan {
     }
 
     fn summary(&self) -> String {
-        report::summary(&self.plan, &self.layout, &self.limits).to_string()
+        report::summary(&self.plan, &self.layout, self.limits.threads, self.limits.bytes(&self.plan)).to_string()
     }
 
     #[pyo3(signature = (out, side_files, overwrite = false, progress = None))]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{json, Value as Json};
@@ -12,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::kernels::{angle, mask};
 use crate::layout::Layout;
 use crate::plan::{self, Head, Job, Plan, Work};
-use crate::run::{peak_rss, Limits, Watch};
 use crate::write::journal::Record;
 use crate::write::SideFile;
 
@@ -111,7 +109,7 @@ pub fn manifest(
 }
 
 /// What a plan says before anything is written.
-pub fn summary(plan: &Plan, layout: &Layout, limits: &Limits) -> Json {
+pub fn summary(plan: &Plan, layout: &Layout, threads: usize, memory_bytes: u64) -> Json {
     let copied: Vec<&str> = plan.jobs.iter().filter(|job| matches!(job.work, Work::Copy(_))).map(|job| job.name.as_str()).collect();
     let mut summary = json!({
         "recipe": plan.recipe.resolved(),
@@ -119,8 +117,8 @@ pub fn summary(plan: &Plan, layout: &Layout, limits: &Limits) -> Json {
         "bytes_to_read": plan.bytes_to_read() * plan.passes() as u64,
         "bytes_to_write": plan.bytes_to_write(),
         "passes": plan.passes(),
-        "memory_bytes": limits.bytes(plan),
-        "threads": limits.threads,
+        "memory_bytes": memory_bytes,
+        "threads": threads,
         "dtype": plan.dtype().name(),
         "tied": plan.head == Head::Tied,
         "untied": plan.head == Head::Untied,
@@ -184,7 +182,7 @@ impl Report {
         out: &Path,
         records: &BTreeMap<String, Record>,
         resumed: usize,
-        watch: &Watch,
+        bytes_read: u64,
         took: Duration,
     ) -> Report {
         let sum = |i: usize| records.values().map(|r| r.unfinite[i]).sum::<u64>();
@@ -201,12 +199,10 @@ impl Report {
             ));
         }
         let written: u64 = layout.files.iter().map(|f| f.bytes).sum();
-        let done = watch.done.load(Ordering::Relaxed);
-        let made: u64 = plan.bytes_to_write();
         let mut report = json!({
             "out": out,
             "parameter_count": plan.parameter_count(),
-            "bytes_read": done.saturating_sub(made),
+            "bytes_read": bytes_read,
             "bytes_written": written,
             "seconds": took.as_secs_f64(),
             "peak_rss_bytes": peak_rss(),
@@ -239,4 +235,16 @@ fn unfinite_sources(plan: &Plan, records: &BTreeMap<String, Record>) -> Vec<(Str
         Some((model.to_string(), sum(0), sum(1), first.clone()))
     };
     names.iter().enumerate().filter_map(one).collect()
+}
+
+/// The most memory that this process has held so far, in bytes.
+fn peak_rss() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: `usage` has room for the answer.
+    if unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) } != 0 {
+        return 0;
+    }
+    // SAFETY: getrusage succeeded and filled it.
+    let kilobytes = unsafe { usage.assume_init() }.ru_maxrss as u64;
+    kilobytes * if cfg!(target_os = "macos") { 1 } else { 1024 }
 }

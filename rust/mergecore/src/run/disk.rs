@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -92,7 +93,9 @@ pub fn merge(
     let manifest = report::manifest(plan, layout, &prints, &records, &side_files)?;
     side_files.push((report::MANIFEST.into(), SideFile::Content(report::pretty(&manifest))));
     output.publish(&side_files, overwrite)?;
-    Ok(Report::new(plan, layout, &out, &records, resumed, watch, start.elapsed()))
+    let made: u64 = plan.jobs.iter().filter(|job| !known.contains_key(&job.name)).map(|job| job.bytes()).sum();
+    let bytes_read = watch.done.load(Ordering::Relaxed) - made;
+    Ok(Report::new(plan, layout, &out, &records, resumed, bytes_read, start.elapsed()))
 }
 
 /// `out/` and `out` are the same folder.

@@ -40,6 +40,13 @@ impl Survey {
         }
     }
 
+    fn wants(&self, block: usize) -> bool {
+        match self {
+            Survey::Sums { .. } => true,
+            Survey::Largest(selectors) => selectors.iter().any(|s| s.wants(block)),
+        }
+    }
+
     /// Looks at one block, which `load` puts on the desk (again, for each threshold: a method may overwrite its rows).
     pub fn observe<R: Real>(
         &self,
@@ -53,6 +60,9 @@ impl Survey {
         dyn Method: Formula<R>,
     {
         let (name, seed, number, first) = place;
+        if !self.wants(number) {
+            return Ok(());
+        }
         let mut seen = std::mem::take(&mut desk.seen);
         load(desk)?;
         match self {

@@ -243,15 +243,3 @@ where
         Ok(false)
     }
 }
-
-/// The most memory that this process has held so far, in bytes.
-pub fn peak_rss() -> u64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
-    // SAFETY: `usage` has room for the answer.
-    if unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) } != 0 {
-        return 0;
-    }
-    // SAFETY: getrusage succeeded and filled it.
-    let kilobytes = unsafe { usage.assume_init() }.ru_maxrss as u64;
-    kilobytes * if cfg!(target_os = "macos") { 1 } else { 1024 }
-}
