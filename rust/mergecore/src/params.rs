@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{json, Value as Json};
+use serde_json::{json, Map, Value as Json};
 
 use crate::error::{did_you_mean, Error, Result};
 
@@ -101,8 +101,8 @@ impl Params {
     pub fn complete(
         method: &str,
         params: &'static [Param],
-        shared: &serde_json::Map<String, Json>,
-        each: &[(String, serde_json::Map<String, Json>)],
+        shared: &Map<String, Json>,
+        each: &[(String, Map<String, Json>)],
         from_file: bool,
     ) -> Result<Params> {
         let known = || params.iter().map(|p| p.name);
@@ -124,11 +124,11 @@ impl Params {
         for param in params {
             let file_default = param.file_default.filter(|_| from_file);
             let default = file_default.unwrap_or(param.default);
-            let read = |map: &serde_json::Map<String, Json>, model: Option<&str>| map.get(param.name).map(|json| param.read(json, model));
+            let read = |map: &Map<String, Json>, model: Option<&str>| map.get(param.name).map(|json| param.read(json, model));
             let shared_value = read(shared, None).transpose()?;
             let value = if param.per_model {
                 let fallback = shared_value.unwrap_or_else(|| default.value(each.len()));
-                let one = |(model, map): &(String, serde_json::Map<String, Json>)| match read(map, Some(model)).transpose()? {
+                let one = |(model, map): &(String, Map<String, Json>)| match read(map, Some(model)).transpose()? {
                     Some(Value::Number(x)) => Ok(x),
                     _ => match fallback {
                         Value::Number(x) => Ok(x),
@@ -179,6 +179,14 @@ impl Params {
             Value::Word(x) => x,
             other => panic!("\"{name}\" is {other:?}, not a word"),
         }
+    }
+
+    /// As a recipe has them: those of the whole merge, and those of each model.
+    pub fn spelled_out(&self) -> (Json, Vec<Json>) {
+        let Json::Object(all) = self.json() else { unreachable!("json() makes an object") };
+        let (each, shared): (Map<_, _>, Map<_, _>) = all.into_iter().partition(|(_, value)| value.is_array());
+        let own = |model: usize| Json::Object(each.iter().map(|(name, values)| (name.clone(), values[model].clone())).collect());
+        (Json::Object(shared), (0..self.models).map(own).collect())
     }
 
     /// For summaries and manifests: `{"weight": [0.5, 0.5], "normalize": false}`.
@@ -255,6 +263,7 @@ impl Param {
 
     /// The row of the registry that recipes, commands and functions are made from.
     pub fn json(&self) -> Json {
+        let flags = matches!(self.kind, Kind::Word { flags: Some(_), .. });
         let (kind, choices, min, max) = match self.kind {
             Kind::Number { min, max } => ("number", Json::Null, min, max),
             Kind::Flag => ("bool", Json::Null, f64::NEG_INFINITY, f64::INFINITY),
@@ -262,7 +271,7 @@ impl Param {
         };
         let bound = |x: f64| if x.is_finite() { json!(x) } else { Json::Null };
         json!({
-            "name": self.name, "per_model": self.per_model, "kind": kind, "choices": choices, "min": bound(min), "max": bound(max),
+            "name": self.name, "per_model": self.per_model, "kind": kind, "choices": choices, "flags": flags, "min": bound(min), "max": bound(max),
             "default": self.default.json(), "file_default": self.file_default.map(Default::json), "doc": self.doc,
         })
     }

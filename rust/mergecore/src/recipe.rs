@@ -109,12 +109,16 @@ impl Recipe {
     }
 
     /// The recipe with every default filled in: what the manifest records, and what leftovers are recognised by.
+    ///
+    /// It is a recipe again: parsed, it asks for the same merge.
     pub fn resolved(&self) -> Json {
+        let (shared, each) = self.params.spelled_out();
+        let model = |(model, parameters): (&String, Json)| json!({"model": model, "parameters": parameters});
         json!({
             "merge_method": self.spec.name,
             "base_model": self.base,
-            "models": self.models,
-            "parameters": self.params.json(),
+            "models": self.models.iter().zip(each).map(model).collect::<Vec<_>>(),
+            "parameters": shared,
             "onto": self.onto,
             "donor": self.donor,
             "ignore": self.ignore,
@@ -303,6 +307,16 @@ mod tests {
         assert_eq!(models("ties"), (Some("b".into()), vec!["a".into()]));
         assert_eq!(models("slerp"), (None, vec!["b".into(), "a".into()]));
         assert_eq!(models("linear"), (None, vec!["a".into(), "b".into()]));
+    }
+
+    #[test]
+    fn a_resolved_recipe_asks_for_the_same_merge() {
+        let text = r#"{"merge_method": "dare_ties", "base_model": "o", "models": [{"model": "a", "parameters": {"weight": 0.3}}, "b"],
+            "parameters": {"density": 0.7, "rescale": true}, "seed": 7, "dtype": "float32", "ignore": ["x*"]}"#;
+        let once = Recipe::parse(text, true).unwrap();
+        let again = Recipe::parse(&once.resolved().to_string(), true).unwrap();
+        assert_eq!(once.resolved(), again.resolved());
+        assert_eq!((again.params.each("weight"), again.params.word("rescale")), (vec![0.3, 0.5], "l1"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{angle, blend, mask};
 use crate::dtype::Real;
+use crate::error::{Error, Result};
 
 /// What makes up for the dropped elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,16 @@ pub struct Thin {
 }
 
 impl Thin {
+    /// # Errors
+    /// A density that is not 0 and yet below what the generator's 24 bits tell apart: rescaling by its inverse would overflow.
+    pub fn new(density: Vec<f64>, rescale: Rescale) -> Result<Thin> {
+        const LEAST: f64 = 1.0 / (1 << 24) as f64;
+        match density.iter().find(|d| **d > 0.0 && **d < LEAST) {
+            Some(d) => Err(Error::recipe(format!("density is {d:e}: a random mask knows nothing between 0 and {LEAST:e}"))),
+            None => Ok(Thin { density, rescale }),
+        }
+    }
+
     /// How many sums `apply` needs to have been measured over the tensor.
     pub fn sums(&self) -> usize {
         if self.rescale == Rescale::L1 {

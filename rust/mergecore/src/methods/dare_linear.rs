@@ -32,7 +32,7 @@ struct DareLinear {
 }
 
 fn bind(params: &Params) -> Result<Box<dyn Method>> {
-    let thin = Thin { density: params.each("density"), rescale: Rescale::named(params.word("rescale")) };
+    let thin = Thin::new(params.each("density"), Rescale::named(params.word("rescale")))?;
     Ok(Box::new(DareLinear { weight: params.each("weight"), thin, normalize: params.flag("normalize") }))
 }
 

@@ -41,7 +41,7 @@ struct DareTies {
 }
 
 fn bind(params: &Params) -> Result<Box<dyn Method>> {
-    let thin = Thin { density: params.each("density"), rescale: Rescale::named(params.word("rescale")) };
+    let thin = Thin::new(params.each("density"), Rescale::named(params.word("rescale")))?;
     let scope = if params.word("scope") == "model" { Scope::Model } else { Scope::Tensor };
     Ok(Box::new(DareTies { weight: params.each("weight"), thin, normalize: params.flag("normalize"), scope }))
 }

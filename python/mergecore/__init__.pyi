@@ -1,0 +1,291 @@
+"""The public face of mergecore. Written by `make stubs`: do not edit."""
+
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+from mergecore._mergecore import __version__ as __version__
+from mergecore.arrays import random_mask as random_mask
+from mergecore.errors import MergecoreError as MergecoreError
+from mergecore.errors import ModelError as ModelError
+from mergecore.errors import ModelNotFoundError as ModelNotFoundError
+from mergecore.errors import OutputExistsError as OutputExistsError
+from mergecore.errors import RecipeError as RecipeError
+from mergecore.errors import RunError as RunError
+from mergecore.errors import SpaceError as SpaceError
+from mergecore.merging import MergeReport as MergeReport
+from mergecore.merging import extrapolate as extrapolate
+from mergecore.merging import merge as merge
+from mergecore.merging import run as run
+from mergecore.merging import verify as verify
+from mergecore.registry import Method as Method
+from mergecore.registry import Parameter as Parameter
+from mergecore.registry import methods as methods
+
+__all__ = [
+    "MergeReport",
+    "MergecoreError",
+    "Method",
+    "ModelError",
+    "ModelNotFoundError",
+    "OutputExistsError",
+    "Parameter",
+    "RecipeError",
+    "RunError",
+    "SpaceError",
+    "__version__",
+    "dare_linear",
+    "dare_ties",
+    "extrapolate",
+    "linear",
+    "merge",
+    "methods",
+    "random_mask",
+    "run",
+    "slerp",
+    "task_arithmetic",
+    "ties",
+    "verify",
+]
+
+_HOMES: dict[str, str]
+_Tensors = TypeVar("_Tensors")  # an array, a tensor, or a dict of them
+
+def linear(
+    models: Sequence[_Tensors],
+    base: _Tensors | None = None,
+    *,
+    weights: float | Sequence[float] | None = None,
+    normalize: bool = True,
+    dtype: object = None,
+    name: str = "",
+    seed: int = 42,
+) -> _Tensors:
+    r"""Weighted average of the models.
+
+    θ = Σ wᵢθᵢ / Σ wᵢ   (without the divisor if normalize is false)
+
+    Source: Wortsman et al., Model soups, ICML 2022, arXiv:2203.05482.
+
+    Args:
+        models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
+        base: One more input, the last, if given.
+        weights: How much of each model goes in; 1/N each if left out, which makes the merge a mean.
+            One value, or one a model.
+        normalize: Divide by the sum of the weights.
+        dtype: The output's dtype; else that of the base, else of the first model.
+        name: The name of a bare array, of which random masks are made.
+        seed: The seed of random masks.
+
+    Returns:
+        The merge: an array of the inputs' kind and shape, or a dict of them.
+
+    Raises:
+        RecipeError: A parameter is unknown or out of its range.
+        ModelError: Names, shapes or dtypes do not fit together.
+    """
+
+def slerp(
+    models: Sequence[_Tensors],
+    base: _Tensors | None = None,
+    *,
+    t: float = 0.5,
+    dtype: object = None,
+    name: str = "",
+    seed: int = 42,
+) -> _Tensors:
+    r"""Spherical interpolation between two models.
+
+    θ = [sin((1−t)Ω) a + sin(tΩ) b] / sin Ω,  cos Ω = ⟨a, b⟩ / ‖a‖‖b‖;  (1−t) a + t b where |cos Ω|
+    > 0.9995
+
+    Source: Shoemake, Animating rotation with quaternion curves, SIGGRAPH 1985.
+
+    Args:
+        models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
+        base: The first of the inputs, if given.
+        t: How far from the first model (0) to the second (1).
+        dtype: The output's dtype; else that of the base, else of the first model.
+        name: The name of a bare array, of which random masks are made.
+        seed: The seed of random masks.
+
+    Returns:
+        The merge: an array of the inputs' kind and shape, or a dict of them.
+
+    Raises:
+        RecipeError: A parameter is unknown or out of its range.
+        ModelError: Names, shapes or dtypes do not fit together.
+    """
+
+def task_arithmetic(
+    models: Sequence[_Tensors],
+    base: _Tensors,
+    *,
+    onto: _Tensors | None = None,
+    weights: float | Sequence[float] | None = None,
+    lambda_: float = 1.0,
+    normalize: bool = False,
+    dtype: object = None,
+    name: str = "",
+    seed: int = 42,
+) -> _Tensors:
+    r"""Weighted sum of the task vectors.
+
+    θ = θ₀ + λ Σ wᵢδᵢ,  δᵢ = θᵢ − θ₀   (over Σ wᵢ if normalize)
+
+    Source: Ilharco et al., Editing models with task arithmetic, ICLR 2023, arXiv:2212.04089.
+
+    Args:
+        models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
+        base: What the models were fine-tuned from.
+        onto: What the merged change is added to; the base if None.
+        weights: How much of each model goes in; 1/N each if left out, which makes the merge a mean.
+            One value, or one a model.
+        lambda_: Scales the merged task vector before it is added.
+        normalize: Divide by the sum of the weights.
+        dtype: The output's dtype; else that of the base, else of the first model.
+        name: The name of a bare array, of which random masks are made.
+        seed: The seed of random masks.
+
+    Returns:
+        The merge: an array of the inputs' kind and shape, or a dict of them.
+
+    Raises:
+        RecipeError: A parameter is unknown or out of its range.
+        ModelError: Names, shapes or dtypes do not fit together.
+    """
+
+def ties(
+    models: Sequence[_Tensors],
+    base: _Tensors,
+    *,
+    onto: _Tensors | None = None,
+    weights: float | Sequence[float] | None = None,
+    density: float | Sequence[float] = 0.2,
+    lambda_: float = 1.0,
+    normalize: bool = True,
+    scope: Literal["tensor", "model"] = "tensor",
+    dtype: object = None,
+    name: str = "",
+    seed: int = 42,
+) -> _Tensors:
+    r"""Trim, elect signs, and merge the task vectors' elements that agree.
+
+    θ = θ₀ + λ Σ_{i agrees} wᵢδ̂ᵢ / Σ_{i agrees} wᵢ,  δ̂ᵢ = the density·n largest of δᵢ;  agrees:
+    sign(δ̂ᵢ) = sign(Σ wⱼδ̂ⱼ)
+
+    Source: Yadav et al., TIES-Merging, NeurIPS 2023, arXiv:2306.01708.
+
+    Args:
+        models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
+        base: What the models were fine-tuned from.
+        onto: What the merged change is added to; the base if None.
+        weights: How much of each model goes in; 1/N each if left out, which makes the merge a mean.
+            One value, or one a model.
+        density: Fraction of each task vector that is kept. One value, or one a model.
+        lambda_: Scales the merged task vector before it is added.
+        normalize: Divide by the weights that agree (a mean rather than a sum).
+        scope: What a threshold is taken over: each tensor, or the whole model (the paper's).
+        dtype: The output's dtype; else that of the base, else of the first model.
+        name: The name of a bare array, of which random masks are made.
+        seed: The seed of random masks.
+
+    Returns:
+        The merge: an array of the inputs' kind and shape, or a dict of them.
+
+    Raises:
+        RecipeError: A parameter is unknown or out of its range.
+        ModelError: Names, shapes or dtypes do not fit together.
+    """
+
+def dare_linear(
+    models: Sequence[_Tensors],
+    base: _Tensors,
+    *,
+    onto: _Tensors | None = None,
+    weights: float | Sequence[float] | None = None,
+    density: float | Sequence[float] = 0.5,
+    lambda_: float = 1.0,
+    normalize: bool = False,
+    rescale: Literal["inverse", "l1", "none"] | bool = "inverse",
+    dtype: object = None,
+    name: str = "",
+    seed: int = 42,
+) -> _Tensors:
+    r"""Drop at random, rescale, and sum the task vectors.
+
+    θ = θ₀ + λ Σ wᵢδ̂ᵢ,  δ̂ᵢ = mᵢ∘δᵢ / density,  mᵢ ~ Bernoulli(density)   (over Σ wᵢ if normalize)
+
+    Source: Yu et al., Language models are Super Mario (DARE), ICML 2024, arXiv:2311.03099.
+
+    Args:
+        models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
+        base: What the models were fine-tuned from.
+        onto: What the merged change is added to; the base if None.
+        weights: How much of each model goes in; 1/N each if left out, which makes the merge a mean.
+            One value, or one a model.
+        density: Fraction of each task vector that is kept. One value, or one a model.
+        lambda_: Scales the merged task vector before it is added.
+        normalize: Divide by the sum of the weights.
+        rescale: What makes up for the dropped elements: inverse divides by the density (the
+            paper's), l1 restores the sum of magnitudes (mergekit's; true means this), none (or
+            false) does nothing.
+        dtype: The output's dtype; else that of the base, else of the first model.
+        name: The name of a bare array, of which random masks are made.
+        seed: The seed of random masks.
+
+    Returns:
+        The merge: an array of the inputs' kind and shape, or a dict of them.
+
+    Raises:
+        RecipeError: A parameter is unknown or out of its range.
+        ModelError: Names, shapes or dtypes do not fit together.
+    """
+
+def dare_ties(
+    models: Sequence[_Tensors],
+    base: _Tensors,
+    *,
+    onto: _Tensors | None = None,
+    weights: float | Sequence[float] | None = None,
+    density: float | Sequence[float] = 0.5,
+    lambda_: float = 1.0,
+    normalize: bool = False,
+    rescale: Literal["inverse", "l1", "none"] | bool = "inverse",
+    scope: Literal["tensor", "model"] = "tensor",
+    dtype: object = None,
+    name: str = "",
+    seed: int = 42,
+) -> _Tensors:
+    r"""Drop at random, rescale, elect signs, and sum the elements that agree.
+
+    θ = θ₀ + λ Σ_{i agrees} wᵢδ̂ᵢ,  δ̂ᵢ = mᵢ∘δᵢ / density,  mᵢ ~ Bernoulli(density);  agrees:
+    sign(δ̂ᵢ) = sign(Σ wⱼδ̂ⱼ)   (over Σ_{i agrees} wᵢ if normalize)
+
+    Source: Yu et al., Language models are Super Mario (DARE), ICML 2024, arXiv:2311.03099, with
+    Yadav et al., arXiv:2306.01708.
+
+    Args:
+        models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
+        base: What the models were fine-tuned from.
+        onto: What the merged change is added to; the base if None.
+        weights: How much of each model goes in; 1/N each if left out, which makes the merge a mean.
+            One value, or one a model.
+        density: Fraction of each task vector that is kept. One value, or one a model.
+        lambda_: Scales the merged task vector before it is added.
+        normalize: Divide by the sum of the weights.
+        rescale: What makes up for the dropped elements: inverse divides by the density (the
+            paper's), l1 restores the sum of magnitudes (mergekit's; true means this), none (or
+            false) does nothing.
+        scope: What the sums of rescale: l1 and the sign of a zero sum are taken over: each tensor,
+            or the whole model.
+        dtype: The output's dtype; else that of the base, else of the first model.
+        name: The name of a bare array, of which random masks are made.
+        seed: The seed of random masks.
+
+    Returns:
+        The merge: an array of the inputs' kind and shape, or a dict of them.
+
+    Raises:
+        RecipeError: A parameter is unknown or out of its range.
+        ModelError: Names, shapes or dtypes do not fit together.
+    """

@@ -1,0 +1,64 @@
+"""The compiled engine. It takes and gives JSON; the Python files around it give that its types."""
+
+from collections.abc import Callable
+from typing import TypeAlias, final
+
+from numpy import bool_, uint8
+from numpy.typing import NDArray
+
+_Tensors: TypeAlias = dict[str, tuple[str, list[int], NDArray[uint8]]]
+
+__all__ = [
+    "Plan",
+    "__version__",
+    "checkpoint",
+    "free_space",
+    "merge_arrays",
+    "random_mask",
+    "recipe_models",
+    "registry",
+    "verify",
+]
+
+__version__: str
+
+def registry() -> str: ...
+def recipe_models(recipe: str, from_file: bool = False) -> list[str]: ...
+def checkpoint(path: str) -> str: ...
+def verify(
+    path: str,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> str: ...
+def merge_arrays(
+    recipe: str,
+    models: list[_Tensors],
+    base: _Tensors | None,
+    onto: _Tensors | None,
+    out: _Tensors,
+    threads: int | None = None,
+) -> str: ...
+def free_space(path: str) -> int: ...
+def random_mask(seed: int, name: str, model: int, density: float, out: NDArray[bool_]) -> None: ...
+
+@final
+class Plan:
+    def __new__(
+        cls,
+        recipe: str,
+        locations: dict[str, str],
+        *,
+        from_file: bool = False,
+        threads: int | None = None,
+        max_memory: int | None = None,
+        shard_size: int | None = None,
+        tile: int | None = None,
+    ) -> Plan: ...
+    def summary(self) -> str: ...
+    def run(
+        self,
+        out: str,
+        side_files: list[tuple[str, bytes | str]],
+        overwrite: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> str: ...

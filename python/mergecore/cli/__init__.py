@@ -1,0 +1,125 @@
+"""The `mergecore` command: one file a command, imported when it is called.
+
+This file knows the commands' names and turns whatever goes wrong into one line and an exit status:
+0 done, 2 a wrong request, 1 a failure while running, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import click
+
+from mergecore.errors import MergecoreError
+
+_COMMANDS = {
+    "merge": "Merge models into a new one.",
+    "run": "Run a recipe.",
+    "extrapolate": "Go on from a model in the direction it came.",
+    "methods": "Show the merge methods and their parameters.",
+    "show": "Show what is in a model, or what a recipe would do.",
+    "verify": "Check a merged model against its manifest.",
+    "demo": "Merge shipped models and test them: the idea in a minute.",
+}
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C, on its way past click."""
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's file only to run it or to show its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"mergecore.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            near = get_close_matches(args[0], _COMMANDS, n=1)
+            hint = f'; did you mean "{near[0]}"?' if near else f" ({', '.join(_COMMANDS)})"
+            raise click.UsageError(f'no command "{args[0]}"{hint}')
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _InterruptedError from None  # click would print an empty line
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from mergecore._mergecore import __version__
+
+        click.echo(f"mergecore {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
+def commands() -> None:
+    """Merge LLM checkpoints at disk speed in a few hundred megabytes of memory.
+
+    `mergecore merge A B --method dare-ties` is a whole command; `mergecore demo` shows the idea.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status.
+
+    Errors that say what is wrong with the request or the machine are one line on stderr. A bug is
+    none of these, and keeps its traceback.
+    """
+    try:
+        status = commands.main(
+            None if arguments is None else list(arguments),
+            prog_name="mergecore",
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except (_InterruptedError, KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader has gone (`| head`). Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MergecoreError as error:
+        return _fail(str(error), error.exit_status)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    return status

@@ -1,0 +1,114 @@
+"""What do merge, extrapolate and run have in common? A recipe is planned, run and summed up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mergecore.cli import terminal
+from mergecore.cli.options import Running
+from mergecore.planning import prepare
+from mergecore.recipe import Recipe
+
+
+def execute(request: Recipe, out: str, running: Running, *, from_file: bool = False) -> None:
+    """Carries a recipe out, or with `--dry-run` prints what it would do."""
+    silent = running.as_json or running.quiet
+    prepared = prepare(
+        request,
+        from_file=from_file,
+        threads=running.threads,
+        max_memory=running.max_memory,
+        shard_size=running.shard_size,
+        quiet=silent,
+    )
+    if running.dry_run:
+        show_plan(prepared.summary, out, running)
+        return
+    with terminal.progress(Path(out).name, shown=not silent) as progress:
+        report = prepared.run(out, overwrite=running.overwrite, progress=progress)
+    if running.as_json:
+        terminal.object_as_json(report)
+    elif running.quiet:
+        terminal.remarks([], report["warnings"])
+    else:
+        show_report(report)
+
+
+def show_plan(summary: Mapping[str, Any], out: str, running: Running) -> None:
+    """Prints what a merge would do."""
+    if running.as_json:
+        terminal.object_as_json({"out": out, "dry_run": True, **summary})
+    elif not running.quiet:
+        said = [*request_facts(summary), *plan_facts(summary)]
+        terminal.facts([*said, ("out", out), ("written", "nothing (--dry-run)")])
+        terminal.remarks(summary["notes"], summary["warnings"])
+
+
+def plan_facts(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """What a merge will move and take, in words."""
+    files = terminal.plural(len(summary["files"]), "file")
+    return [
+        ("donor", summary["donor"]),
+        ("tensors", f"{summary['tensors']:,}"),
+        ("parameters", f"{summary['parameter_count']:,} ({summary['dtype']})"),
+        ("to read", terminal.size(summary["bytes_to_read"])),
+        ("to write", f"{terminal.size(summary['bytes_to_write'])} in {files}"),
+        ("passes", summary["passes"]),
+        ("memory", f"about {terminal.size(summary['memory_bytes'])}"),
+        ("threads", summary["threads"]),
+        ("ignored", ", ".join(summary["ignored"]) or None),
+        ("copied", ", ".join(summary["copied"]) or None),
+    ]
+
+
+def show_report(report: Mapping[str, Any]) -> None:
+    """Prints what a merge did."""
+    terminal.facts(
+        [
+            *request_facts(report),
+            ("tensors", f"{report['tensors']:,}"),
+            ("parameters", f"{report['parameter_count']:,}"),
+            ("resumed", terminal.plural(report["resumed_tensors"] or None, "tensor")),
+            ("time", f"{report['seconds']:.2f} s, {terminal.speed(report)}"),
+            ("peak RSS", terminal.size(report["peak_rss_bytes"])),
+            ("‖Δ‖", None if report["delta_norm"] is None else f"{report['delta_norm']:.6g}"),
+            ("out", f"{report['out']} ({terminal.size(report['bytes_written'])})"),
+        ]
+    )
+    terminal.remarks(report["notes"], report["warnings"])
+
+
+def default_out(models: Sequence[str], ending: str) -> str:
+    """`./a-b-dare-ties` for models called `x/a` and `org/b@main`."""
+    return "./" + "-".join([*map(_last_part, models), ending])
+
+
+def request_facts(said: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """What was asked for, as it was understood."""
+    values = ", ".join(f"{name} {_value(v)}" for name, v in said["parameters"].items())
+    return [
+        ("method", said["method"]),
+        ("base", said["base"]),
+        ("models", ", ".join(said["models"])),
+        ("with", values or None),
+        ("seed", said["seed"]),
+    ]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list) and len(value) > 1 and all(v == value[0] for v in value):
+        return f"{_value(value[0])} each"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value).lower()
+
+
+def _last_part(reference: str) -> str:
+    path = Path(reference).expanduser()
+    if path.exists():
+        path = path.resolve()
+        return path.stem if path.is_file() else path.name
+    return re.sub(r"@.*", "", reference).rstrip("/").rpartition("/")[2]

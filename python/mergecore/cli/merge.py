@@ -1,0 +1,57 @@
+"""`mergecore merge`: models in, one model out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mergecore import recipe, registry
+from mergecore.cli import options
+from mergecore.cli.execute import default_out, execute
+
+
+@click.command()
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option("--method", required=True, help="The merge method; `mergecore methods` lists them")
+@click.option("--base", metavar="MODEL", help="What the models were tuned from  [as they say]")
+@click.option("--out", metavar="DIR", help="The folder to make  [./a-b-method]")
+@options.parameters
+@options.requesting
+@options.running
+def merge(
+    models: tuple[str, ...],
+    method: str,
+    base: str | None,
+    out: str | None,
+    weight: tuple[float, ...],
+    density: tuple[float, ...],
+    lambda_: tuple[float, ...],
+    settings: dict[str, Any],
+    donor: str | None,
+    ignore: tuple[str, ...],
+    dtype: str | None,
+    seed: int,
+    running: options.Running,
+) -> None:
+    """Merge models into a new one.
+
+    A MODEL is a folder, a .safetensors file, or a hub id org/name[@revision]. For methods that
+    need a base, --base may be left out if the models' own cards or configs name the same one.
+
+    \b
+    mergecore merge a b --method dare-ties
+    mergecore merge a b --method ties --base base --density 0.3 --weight 0.7 --weight 0.3
+    """
+    known = registry.find(method)
+    request = recipe.build(
+        known.name,
+        models,
+        base,
+        options.given_parameters(weight, density, lambda_, settings),
+        donor=donor,
+        ignore=list(ignore) or None,
+        dtype=dtype,
+        seed=seed,
+    )
+    execute(request, out or default_out(models, known.name.replace("_", "-")), running)

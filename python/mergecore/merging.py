@@ -1,0 +1,205 @@
+"""Checkpoints on disk: what the commands merge, run, extrapolate and verify do, from Python."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from mergecore import _mergecore, recipe
+from mergecore.planning import Progress, prepare
+from mergecore.recipe import Recipe, Value
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What a merge did."""
+
+    out: str
+    """The output folder."""
+    method: str
+    base: str | None
+    models: list[str]
+    parameters: dict[str, Any]
+    """The method's parameters as resolved; one that each model has for itself is a list."""
+    tensors: int
+    parameter_count: int
+    bytes_read: int
+    bytes_written: int
+    seconds: float
+    peak_rss_bytes: int
+    seed: int
+    delta_norm: float | None
+    """‖output − base‖ over all tensors, before rounding; None if the method has no base."""
+    delta_norm_rounded: float | None
+    """The same of the output as it was written."""
+    nan: int
+    """How many NaN the output holds."""
+    inf: int
+    inputs_nan: int
+    inputs_inf: int
+    resumed_tensors: int
+    """Tensors that an earlier, interrupted run of the same merge had finished."""
+    notes: list[str]
+    warnings: list[str]
+    files: list[Any]
+
+    @classmethod
+    def from_json(cls, report: dict[str, Any]) -> MergeReport:
+        """The report from the engine's words for it; keys that are not known are passed over."""
+        return cls(**{field.name: report[field.name] for field in fields(cls)})
+
+
+def merge(
+    models: Sequence[PathLike],
+    method: str,
+    *,
+    out: PathLike,
+    base: PathLike | None = None,
+    onto: PathLike | None = None,
+    donor: PathLike | None = None,
+    ignore: Sequence[str] | None = None,
+    dtype: str | None = None,
+    seed: int = 42,
+    threads: int | None = None,
+    max_memory: int | None = None,
+    shard_size: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **parameters: Value | None,
+) -> MergeReport:
+    """Merges models on disk into a new folder.
+
+    Args:
+        models: Folders, `.safetensors` files or hub ids `org/name[@revision]`, in order.
+        method: The merge method, for example `"dare_ties"`; `mergecore.methods()` lists them.
+        out: The folder to make. It appears when the merge is whole, and not before.
+        base: The model that the others were fine-tuned from. If left out and the method needs one,
+            the models' own cards and configs are asked.
+        onto: The model that the merged change is added to; the base if left out.
+        donor: The model whose config, tokenizer and side files the output gets.
+        ignore: Globs of tensor names to pass over.
+        dtype: The output's dtype, for example `"bfloat16"`; else each tensor's own in the base,
+            else in the first model. Arithmetic is float32, or float64 if any input is.
+        seed: The seed of random masks.
+        threads: How many threads work; all cores if None. The output's bytes do not depend on it.
+        max_memory: The most memory to take, in bytes.
+        shard_size: The size of an output shard, in bytes.
+        overwrite: Replace `out` if it is there.
+        progress: Called about ten times a second with the bytes done and the bytes in all.
+        **parameters: The method's own parameters, for example `density=0.5`, `weights=[0.7, 0.3]`
+            or `lambda_=0.8`: one value for all models, or a list with one a model.
+
+    Returns:
+        The report: parameters as resolved, sizes, time, peak memory, the norm of the change.
+
+    Raises:
+        RecipeError: An unknown method or parameter, or a value out of its range.
+        ModelNotFoundError: A model is not to be had.
+        ModelError: A model is malformed, or does not fit the others.
+        OutputExistsError: `out` is there and `overwrite` is not set, or it is an input.
+        SpaceError: The disk or the memory allowed is too small.
+        RunError: It failed while running; the same call goes on where it was.
+
+    Example:
+        >>> report = mergecore.merge(["a", "b"], "dare_ties", base="base", out="c", density=0.5)
+    """
+    request = recipe.build(
+        method,
+        [os.fspath(model) for model in models],
+        None if base is None else os.fspath(base),
+        parameters,
+        onto=None if onto is None else os.fspath(onto),
+        donor=None if donor is None else os.fspath(donor),
+        ignore=None if ignore is None else list(ignore),
+        dtype=dtype,
+        seed=seed,
+    )
+    return run(
+        request,
+        out,
+        threads=threads,
+        max_memory=max_memory,
+        shard_size=shard_size,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def extrapolate(
+    sft: PathLike,
+    rl: PathLike,
+    *,
+    alpha: float,
+    out: PathLike,
+    method: str = "task_arithmetic",
+    **options: Any,
+) -> MergeReport:
+    """Goes on from one model in the direction that it took from another: rl + alpha * f(rl - sft).
+
+    Args:
+        sft: The model that `rl` was trained from.
+        rl: The model to go on from; config and tokenizer are its.
+        alpha: How far; 0.3 to 0.5 is usual.
+        out: The folder to make.
+        method: The f of the formula, any method of task vectors; `task_arithmetic` is the identity.
+        **options: Everything else that `merge` takes.
+
+    Raises:
+        MergecoreError: As `merge` does.
+    """
+    return merge([rl], method, base=sft, onto=rl, out=out, weights=1.0, lambda_=alpha, **options)
+
+
+def run(
+    request: PathLike | Recipe,
+    out: PathLike,
+    *,
+    threads: int | None = None,
+    max_memory: int | None = None,
+    shard_size: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> MergeReport:
+    """Runs a recipe.
+
+    Args:
+        request: A recipe file, YAML or JSON, or a recipe as a dict. A file that leaves `density`
+            out means mergekit's 1.0 by it; a dict means what `merge` does.
+        out: The folder to make.
+        threads: As in `merge`, and so are the others.
+        max_memory: In bytes.
+        shard_size: In bytes.
+        overwrite: Replace `out` if it is there.
+        progress: Called with the bytes done and the bytes in all.
+
+    Raises:
+        MergecoreError: As `merge` does.
+    """
+    from_file = not isinstance(request, dict)
+    prepared = prepare(
+        request if isinstance(request, dict) else recipe.load(Path(request)),
+        from_file=from_file,
+        threads=threads,
+        max_memory=max_memory,
+        shard_size=shard_size,
+    )
+    return MergeReport.from_json(prepared.run(out, overwrite=overwrite, progress=progress))
+
+
+def verify(out: PathLike, *, threads: int | None = None) -> list[str]:
+    """Checks a merged model against its manifest, byte for byte.
+
+    Returns:
+        The problems, each naming the file or tensor; an empty list if it is whole.
+
+    Raises:
+        MergecoreError: There is no manifest to check against.
+    """
+    problems: list[str] = json.loads(_mergecore.verify(os.fspath(out), threads))["problems"]
+    return problems

@@ -1,0 +1,67 @@
+"""What must the output's config.json say? The donor's, made true of the output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mergecore.errors import ModelError
+
+
+def rendered(donor: Path, summary: Mapping[str, Any]) -> bytes:
+    """The donor's config.json with dtype, layers and tied embeddings as they are in the output.
+
+    Args:
+        donor: The donor's config.json.
+        summary: The plan's summary; `dtype`, `layers`, `tied` and `untied` are read.
+
+    Raises:
+        ModelError: The file is not a JSON object.
+    """
+    original = donor.read_bytes()
+    try:
+        config = json.loads(original)
+    except ValueError as error:
+        raise ModelError(f"{donor}: not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{donor}: a config is a JSON object")
+    corrected = corrected_config(config, summary)
+    if corrected == config:
+        return original
+    return (json.dumps(corrected, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def corrected_config(config: dict[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a config with its dtype, layer count and tied embeddings made true."""
+    config = dict(config)
+    # A multimodal model's language part has a config of its own inside.
+    text = dict(config["text_config"]) if isinstance(config.get("text_config"), dict) else {}
+    parts = (config, text) if text else (config,)
+    if summary.get("dtype"):
+        _set_dtype(parts, summary["dtype"])
+    if summary.get("layers"):
+        _set_layers(text or config, summary["layers"])
+    if summary.get("tied") or summary.get("untied"):
+        config["tie_word_embeddings"] = bool(summary.get("tied"))
+        if "tie_word_embeddings" in text:
+            text["tie_word_embeddings"] = config["tie_word_embeddings"]
+    if text:
+        config["text_config"] = text
+    return config
+
+
+def _set_dtype(parts: tuple[dict[str, Any], ...], dtype: str) -> None:
+    # Transformers 5 writes `dtype`, every version before it `torch_dtype`; all read the latter.
+    stated = [(part, key) for part in parts for key in ("dtype", "torch_dtype") if key in part]
+    for part, key in stated or [(parts[0], "torch_dtype")]:
+        part[key] = dtype
+
+
+def _set_layers(config: dict[str, Any], layers: int) -> None:
+    key = next((k for k in ("num_hidden_layers", "n_layer", "n_layers") if k in config), None)
+    # Layers that predict further tokens are numbered on behind the others, and not counted.
+    extra = config.get("num_nextn_predict_layers") or 0
+    if key is not None and config[key] not in (layers, layers - extra):
+        config[key] = layers

@@ -1,0 +1,1 @@
+"""Models: where they are, what they descend from, what is in them."""

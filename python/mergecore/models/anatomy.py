@@ -1,0 +1,62 @@
+"""What is in a model? Its tensors, and what its config says of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mergecore import _mergecore, side_files
+
+
+def describe(location: Path) -> dict[str, Any]:
+    """Describes a model from its headers and config; no weight is read.
+
+    Args:
+        location: A model's folder, or a `.safetensors` file.
+
+    Returns:
+        `path`, `format`, `files` (name and bytes of each), `bytes`, `parameters`, `dtypes` (how
+        many tensors of each), `layers`, `architecture`, `tied` (whether one tensor is embedding
+        and head; None if that cannot be told), `chat_template` (the file that has it, or None),
+        and `tensors` (name, dtype, shape and file of each).
+
+    Raises:
+        ModelError: The checkpoint is malformed.
+        ModelNotFoundError: There is none.
+    """
+    found = json.loads(_mergecore.checkpoint(str(location)))
+    config = _config(side_files.folder_of(location))
+    names = [tensor["name"] for tensor in found["tensors"]]
+    return {
+        "path": found["path"],
+        "architecture": (config.get("architectures") or [config.get("model_type")])[0],
+        "format": found["format"],
+        "files": found["files"],
+        "bytes": found["bytes"],
+        "parameters": found["parameter_count"],
+        "dtypes": dict(Counter(tensor["dtype"] for tensor in found["tensors"]).most_common()),
+        "layers": found["layers"],
+        "tied": _tied(names, config),
+        "chat_template": side_files.chat_template(location),
+        "tensors": found["tensors"],
+    }
+
+
+def _tied(names: Iterable[str], config: dict[str, Any]) -> bool | None:
+    """A head that is a tensor of its own is used unless the config says that it is tied."""
+    has_head = any(name.endswith("lm_head.weight") for name in names)
+    stated = config.get("tie_word_embeddings")
+    if isinstance(stated, bool):
+        return stated
+    return None if not config else not has_head
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}

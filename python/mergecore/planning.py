@@ -1,0 +1,119 @@
+"""What will a merge do? A recipe, its models found and checked against each other, before any
+byte is written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from mergecore import recipe, registry, side_files
+from mergecore._mergecore import Plan, recipe_models
+from mergecore.errors import RecipeError
+from mergecore.models import hub, lineage
+from mergecore.recipe import Recipe
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called about ten times a second with the bytes done and the bytes in all."""
+
+_STAND_IN = "(the base that the models name)"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A merge that can run: every model is here and they fit together."""
+
+    summary: dict[str, Any]
+    """What the engine says of it: the resolved recipe, tensors, bytes, passes, memory, notes."""
+    plan: Plan
+    donor: Path
+
+    def run(
+        self,
+        out: str | os.PathLike[str],
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Merges into the folder `out` and returns the engine's report, the plan's notes in it."""
+        files = side_files.collect(self.donor, self.summary, out)
+        report: dict[str, Any] = json.loads(
+            self.plan.run(os.fspath(out), files, overwrite=overwrite, progress=progress)
+        )
+        for key in ("notes", "warnings"):
+            said = report.get(key) or []
+            report[key] = [note for note in self.summary[key] if note not in said] + said
+        return report
+
+
+def prepare(
+    request: Recipe,
+    *,
+    from_file: bool = False,
+    threads: int | None = None,
+    max_memory: int | None = None,
+    shard_size: int | None = None,
+    quiet: bool = True,
+) -> Prepared:
+    """Finds a recipe's models and checks that they fit; reads headers only.
+
+    A base that the method needs and the recipe leaves out is the one that the models name. The
+    donor is settled too, and both are written into the recipe, so that it says what was run.
+
+    Args:
+        request: The recipe.
+        from_file: Whether a file holds it; a few defaults are mergekit's then.
+        threads: How many threads will work; all cores if None.
+        max_memory: The memory that the merge may take, in bytes.
+        shard_size: The size of an output shard, in bytes.
+        quiet: Show no progress while a model is downloaded.
+
+    Raises:
+        RecipeError: The recipe is wrong.
+        ModelNotFoundError: A model is not to be had.
+        ModelError: A model is malformed, or does not fit the others.
+    """
+    request = dict(request)
+    notes: list[str] = []
+    lacks_base = _lacks_base(request)
+    # The engine checks the whole recipe before anything is downloaded; a base still to be found is
+    # stood in for, since a recipe without it would be refused.
+    checked = {**request, "base_model": _STAND_IN} if lacks_base else request
+    references = recipe_models(recipe.to_json(checked), from_file)
+    if lacks_base:
+        references.remove(_STAND_IN)
+    locations = {reference: hub.locate(reference, quiet=quiet) for reference in references}
+    if lacks_base:
+        models = {model: locations[model] for model in recipe.models_of(request)}
+        base = lineage.common_base(models, request["merge_method"]).reference
+        request["base_model"] = base
+        locations[base] = hub.locate(base, quiet=quiet)
+        notes.append(f"the base is {base}: the models name it")
+    donor, note = side_files.choose_donor(request, locations)
+    request["donor"] = donor
+    notes += [note] if note else []
+    if not (side_files.folder_of(locations[donor]) / "config.json").is_file():
+        notes.append(f"{donor} has no config.json: the output has weights, but is no whole model")
+    plan = Plan(
+        recipe.to_json(request),
+        {reference: str(path) for reference, path in locations.items()},
+        from_file=from_file,
+        threads=threads,
+        max_memory=max_memory,
+        shard_size=shard_size,
+    )
+    summary = {**json.loads(plan.summary()), "donor": donor}
+    summary["notes"] = [*notes, *summary["notes"]]
+    return Prepared(summary, plan, locations[donor])
+
+
+def _lacks_base(request: Recipe) -> bool:
+    name = request.get("merge_method")
+    if not isinstance(name, str) or request.get("base_model") is not None:
+        return False
+    try:
+        return registry.find(name).base == "required" and bool(recipe.models_of(request))
+    except RecipeError:
+        return False  # the engine has the better message: it knows the file's other keys

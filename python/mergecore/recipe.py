@@ -1,0 +1,208 @@
+"""What did the user ask for? A recipe file, or arguments, become one recipe.
+
+A recipe here is the plain dict that mergekit's YAML describes. Its schema is the engine's, which
+refuses what it does not know; this file only spells arguments as a recipe and YAML as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from mergecore.errors import RecipeError
+from mergecore.registry import Method, find, methods
+
+Recipe: TypeAlias = dict[str, Any]
+Value: TypeAlias = float | bool | str | Sequence[float] | Mapping[str, Any]
+
+SUFFIXES = (".yml", ".yaml", ".json")
+
+
+def build(
+    method: str,
+    models: Sequence[str],
+    base: str | None = None,
+    parameters: Mapping[str, Value | None] | None = None,
+    **keys: object,
+) -> Recipe:
+    """Spells a request as a recipe.
+
+    Args:
+        method: The name of a merge method; hyphens are as good as underscores.
+        models: References of the models, in order.
+        base: The reference of the base, if one is given.
+        parameters: The method's parameters by name or Python keyword. A parameter that each model
+            may have for itself takes one value for all models, or a sequence with one a model. None
+            leaves the registry's default.
+        **keys: Further keys of the recipe (`dtype`, `seed`, `onto`, ...); None leaves one out.
+
+    Raises:
+        RecipeError: The method is unknown, or a sequence has the wrong number of values.
+    """
+    known = find(method)
+    if keys.get("onto") is not None and known.base != "required":
+        task_vectors = ", ".join(name for name, m in methods().items() if m.base == "required")
+        raise RecipeError(
+            f"{known.name} merges models, not changes, and cannot extrapolate; use {task_vectors}"
+        )
+    shared: dict[str, Any] = {}
+    each: dict[str, list[Any]] = {}
+    inputs = list(models)
+    if base is not None and known.base == "joins" and base not in inputs:
+        inputs.append(base)  # as mergekit has it: one more input, and the last
+    for keyword, value in (parameters or {}).items():
+        if value is None:
+            continue
+        parameter = known.parameter(keyword)
+        name = parameter.name if parameter else keyword
+        if name in shared or name in each:
+            raise RecipeError(f"{name} is given twice")
+        if hasattr(value, "tolist"):
+            value = value.tolist()  # NumPy's and torch's values, without importing either
+        if isinstance(value, str | Mapping) or not isinstance(value, Sequence) or not parameter:
+            shared[name] = value
+        elif parameter.per_model:
+            each[name] = _one_a_model(name, value, inputs, known, base)
+        else:
+            raise RecipeError(f"{name} takes one value for the whole merge, not {len(value)}")
+    listed = inputs if each else list(models)
+    recipe: Recipe = {"merge_method": known.name}
+    if base is not None:
+        recipe["base_model"] = base
+    recipe["models"] = [_entry(m, {n: v[i] for n, v in each.items()}) for i, m in enumerate(listed)]
+    if shared:
+        recipe["parameters"] = shared
+    recipe.update((key, value) for key, value in keys.items() if value is not None)
+    return recipe
+
+
+def load(path: str | Path) -> Recipe:
+    """Reads a recipe file, YAML or JSON.
+
+    Model paths in it are relative to the current folder, as mergekit has them; one that is not
+    there but beside the recipe is taken from there.
+
+    Raises:
+        RecipeError: The file cannot be read, or is not a mapping.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text("utf-8"), Loader=_StrictLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise RecipeError(f"{path}: {reason}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: {_yaml_reason(error)}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping that begins with merge_method: NAME")
+    return with_references(content, lambda reference: _beside(reference, path.parent))
+
+
+def with_references(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
+    """The same recipe with every model reference passed through `change`."""
+    changed = dict(recipe)
+    for key in ("base_model", "onto", "donor"):
+        if isinstance(changed.get(key), str):
+            changed[key] = change(changed[key])
+    if isinstance(changed.get("models"), list):
+        changed["models"] = [_entry_with_reference(entry, change) for entry in changed["models"]]
+    return changed
+
+
+def models_of(recipe: Recipe) -> list[str]:
+    """The references under `models`, in order; a recipe that has none gives none."""
+    entries = recipe.get("models")
+    if not isinstance(entries, list):
+        return []
+    named = [entry.get("model") if isinstance(entry, dict) else entry for entry in entries]
+    return [reference for reference in named if isinstance(reference, str)]
+
+
+def to_json(recipe: Recipe) -> str:
+    """The recipe as the JSON that the engine takes.
+
+    Numbers that JSON cannot write become the strings `nan`, `inf` and `-inf`, which the engine
+    refuses by name.
+
+    Raises:
+        RecipeError: A value is a date or the like, which YAML makes of some texts.
+    """
+    return json.dumps({key: _plain(value, key) for key, value in recipe.items()}, allow_nan=False)
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe as YAML, keys in their order; keys that say nothing are left out."""
+    said = {key: value for key, value in recipe.items() if value not in (None, [], {})}
+    return yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _entry(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"model": model, "parameters": parameters} if parameters else {"model": model}
+
+
+def _entry_with_reference(entry: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(entry, str):
+        return change(entry)
+    if isinstance(entry, dict) and isinstance(entry.get("model"), str):
+        return {**entry, "model": change(entry["model"])}
+    return entry  # the engine says what is wrong with it
+
+
+def _one_a_model(
+    name: str, values: Sequence[Any], inputs: list[str], method: Method, base: str | None
+) -> list[Any]:
+    if len(values) == len(inputs):
+        return list(values)
+    joins = method.base == "joins" and base is not None
+    whom = f"{len(inputs)} models" + (", the base among them as the last" if joins else "")
+    raise RecipeError(
+        f"{name}: {len(values)} values for {whom}; give one for all, or {len(inputs)}"
+    )
+
+
+def _beside(reference: str, folder: Path) -> str:
+    if Path(reference).expanduser().exists():
+        return reference
+    beside = folder / reference
+    return str(beside) if beside.exists() else reference
+
+
+def _plain(value: Any, key: object) -> Any:
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item, name) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, key) for item in value]
+    if hasattr(value, "tolist"):  # NumPy's numbers and arrays, without importing NumPy
+        return _plain(value.tolist(), key)
+    raise RecipeError(f"{key}: {value} is no number, text, list or mapping; quote it if it is text")
+
+
+def _yaml_reason(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "not YAML"
+    return f"line {mark.line + 1}: {problem}" if mark else str(problem)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML whose keys are unique: a key written twice is a slip, and PyYAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key.value, str):
+                continue
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f'the key "{key.value}" is given twice', problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)

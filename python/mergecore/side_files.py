@@ -1,0 +1,119 @@
+"""Which files besides the weights make the output a model, and whose are they?
+
+All come from one of the inputs, the donor, as they are; but config.json is made true of the
+output, and the model card and the recipe as run are mergecore's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from mergecore import model_card, model_config, recipe
+from mergecore.recipe import Recipe
+
+SideFile: TypeAlias = tuple[str, bytes | str]
+"""A name inside the output, and its bytes or the path of the file to copy."""
+
+RECIPE_AS_RUN = "mergecore_recipe.yml"
+
+_WEIGHTS = (
+    *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.ggml", "*.h5", "*.onnx"),
+    *("*.msgpack", "*.npz", "*.ot", "*.tflite", "*.index.json"),
+)
+# Files that are true of the donor and would be false of the merge.
+_NOT_ITS_OWN = (
+    *("README.md", "mergecore.json", RECIPE_AS_RUN, "mergekit_config.yml"),
+    *("adapter_config.json", "trainer_state.json", "all_results.json", "train_results.json"),
+    *("eval_results.json", "events.out.tfevents*"),
+)
+
+
+def choose_donor(request: Recipe, locations: Mapping[str, Path]) -> tuple[str, str | None]:
+    """Decides whose config, tokenizer and side files the output gets.
+
+    The recipe's `donor`; else the model that is extrapolated (`onto`); else the base, or without
+    one the first model, unless it has no chat template and another model has.
+
+    Args:
+        request: The recipe, its base known.
+        locations: Where each of its models is.
+
+    Returns:
+        The donor's reference, and a note for the summary where the choice may surprise.
+    """
+    for key in ("donor", "onto"):
+        if isinstance(request.get(key), str):
+            return request[key], None
+    models = recipe.models_of(request)
+    first = request.get("base_model") or models[0]
+    if chat_template(locations[first]) is None:
+        for model in models:
+            if chat_template(locations[model]) is not None:
+                whose = f"config, tokenizer and side files are {model}'s"
+                return model, f"{whose}: {first} has no chat template"
+    return first, None
+
+
+def chat_template(model: Path) -> str | None:
+    """The file that holds a model's chat template, or None if it has none."""
+    folder = folder_of(model)
+    for name in ("chat_template.jinja", "chat_template.json"):
+        if (folder / name).is_file():
+            return name
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    has_one = isinstance(settings, dict) and bool(settings.get("chat_template"))
+    return "tokenizer_config.json" if has_one else None
+
+
+def folder_of(model: Path) -> Path:
+    """A model's folder: itself, or for a weights file the folder that it lies in."""
+    return model if model.is_dir() else model.parent
+
+
+def collect(donor: Path, summary: Mapping[str, Any], out: str | os.PathLike[str]) -> list[SideFile]:
+    """Lists every file besides the weights that the output gets.
+
+    Args:
+        donor: Where the donor is. A weights file in a folder without config.json is no model's
+            folder, and gives nothing.
+        summary: The plan's summary: the dtype, layers and ties that the config must state.
+        out: Where the output will be; the card refers to a base beside it by a relative path.
+
+    Returns:
+        Names with their bytes, or with the path of the file to copy, sorted by name.
+    """
+    folder = folder_of(donor)
+    files: dict[str, bytes | str] = {}
+    if donor.is_dir() or (folder / "config.json").is_file():
+        files = {name: str(folder / name) for name in _copied(folder)}
+    if "config.json" in files:
+        files["config.json"] = model_config.rendered(folder / "config.json", summary)
+    files[RECIPE_AS_RUN] = recipe.to_yaml(summary["recipe"]).encode()
+    files["README.md"] = model_card.rendered(summary, Path(out)).encode()
+    return sorted(files.items())
+
+
+def _copied(folder: Path) -> Iterator[str]:
+    """Names, relative to the folder, of the donor's files that the output keeps."""
+    for place, folders, names in os.walk(folder):
+        inside = Path(place).relative_to(folder)
+        # A folder with weights in it is another model: a checkpoint, an adapter, another format.
+        if inside.parts and any(_is(name, _WEIGHTS) for name in names):
+            folders.clear()
+            continue
+        folders[:] = sorted(f for f in folders if not f.startswith((".", "__")) and f != "runs")
+        for name in names:
+            if not name.startswith(".") and not _is(name, (*_WEIGHTS, *_NOT_ITS_OWN)):
+                yield str(inside / name)
+
+
+def _is(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)

@@ -1,0 +1,149 @@
+"""Every merge method as its formula reads, in obvious NumPy: what the engine is tested against.
+
+Arrays in, one array out. Arithmetic is float32, or float64 if any input is; the caller rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+import mergecore
+
+Array = np.ndarray
+State = Mapping[str, Array]
+
+
+def wide(*arrays: Array) -> list[Array]:
+    """The arrays in the dtype of the arithmetic."""
+    double = any(a.dtype == np.float64 for a in arrays)
+    return [a.astype(np.float64 if double else np.float32) for a in arrays]
+
+
+def shares(weights: Sequence[float] | None, n: int) -> list[float]:
+    return [1 / n] * n if weights is None else list(weights)
+
+
+def linear(models: Sequence[Array], weights=None, normalize=True) -> Array:
+    models, w = wide(*models), shares(weights, len(models))
+    total = sum(x * x.dtype.type(v) for x, v in zip(models, w, strict=True))
+    return total / total.dtype.type(sum(w)) if normalize else total
+
+
+def task_arithmetic(models, base, weights=None, lambda_=1.0, normalize=False) -> Array:
+    base, deltas = _deltas(models, base)
+    return base + _sum(deltas, shares(weights, len(deltas)), normalize) * base.dtype.type(lambda_)
+
+
+def ties(models, base, weights=None, density=0.2, lambda_=1.0, normalize=True) -> Array:
+    base, deltas = _deltas(models, base)
+    densities = [density] * len(deltas) if np.isscalar(density) else density
+    kept = [keep_largest(d, count_kept(r, d.size)) for d, r in zip(deltas, densities, strict=True)]
+    merged = elect(kept, shares(weights, len(deltas)), normalize)
+    return base + merged * base.dtype.type(lambda_)
+
+
+def ties_whole_model(
+    models: Sequence[State], base: State, weights=None, density=0.2, lambda_=1.0, normalize=True
+) -> dict[str, Array]:
+    """TIES as its paper has it: one threshold over all tensors, and one majority for zero sums."""
+    names = list(base)
+    flat = [np.concatenate(list(map(np.ravel, wide(*(m[k] for k in names))))) for m in models]
+    start = np.concatenate(list(map(np.ravel, wide(*(base[k] for k in names)))))
+    deltas = [x - start for x in flat]
+    kept = [keep_largest(d, count_kept(density, d.size)) for d in deltas]
+    w = shares(weights, len(deltas))
+    total = sum(d * d.dtype.type(v) for d, v in zip(kept, w, strict=True))
+    majority = 1 if np.sign(total).sum() >= 0 else -1
+    merged = elect(kept, w, normalize, zero=majority)
+    out, result, at = start + merged * start.dtype.type(lambda_), {}, 0
+    for name in names:
+        size = base[name].size
+        result[name] = out[at : at + size].reshape(base[name].shape)
+        at += size
+    return result
+
+
+def dare_linear(
+    models, base, weights=None, density=0.5, lambda_=1.0, normalize=False, rescale="inverse", **key
+) -> Array:
+    base, deltas = _deltas(models, base)
+    dropped = [drop(d, i, density, rescale, **key) for i, d in enumerate(deltas)]
+    return base + _sum(dropped, shares(weights, len(deltas)), normalize) * base.dtype.type(lambda_)
+
+
+def dare_ties(
+    models, base, weights=None, density=0.5, lambda_=1.0, normalize=False, rescale="inverse", **key
+) -> Array:
+    base, deltas = _deltas(models, base)
+    dropped = [drop(d, i, density, rescale, **key) for i, d in enumerate(deltas)]
+    merged = elect(dropped, shares(weights, len(deltas)), normalize)
+    return base + merged * base.dtype.type(lambda_)
+
+
+def slerp(first: Array, second: Array, t=0.5) -> Array:
+    a, b = wide(first, second)
+    one = a.dtype.type
+    x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
+    length = [n if n > 1e-8 else 1.0 for n in (np.sqrt(x @ x), np.sqrt(y @ y))]
+    cosine = np.clip((x @ y) / (length[0] * length[1]), -1, 1)
+    if abs(cosine) > 0.9995:
+        return one(1 - t) * a + one(t) * b
+    angle = np.arccos(cosine)
+    return (
+        one(np.sin((1 - t) * angle) / np.sin(angle)) * a
+        + one(np.sin(t * angle) / np.sin(angle)) * b
+    )
+
+
+def count_kept(density: float, size: int) -> int:
+    return 0 if density <= 0 or size == 0 else max(1, int(density * size))
+
+
+def keep_largest(delta: Array, k: int) -> Array:
+    """The k largest by magnitude; of equal ones those with the lowest index."""
+    order = np.argsort(-np.abs(delta.ravel()), kind="stable")
+    kept = np.zeros(delta.size, bool)
+    kept[order[:k]] = True
+    return np.where(kept.reshape(delta.shape), delta, delta.dtype.type(0))
+
+
+def elect(deltas: Sequence[Array], weights: Sequence[float], normalize: bool, zero=1) -> Array:
+    """Sums what agrees with the sign of the weighted sum; `zero` is the sign where that is zero."""
+    weighted = [d * d.dtype.type(w) for d, w in zip(deltas, weights, strict=True)]
+    sign = np.sign(sum(weighted))
+    sign = np.where(sign == 0, zero, sign)
+    agree = [np.sign(x) == sign for x in weighted]
+    total = sum(np.where(m, x, x.dtype.type(0)) for x, m in zip(weighted, agree, strict=True))
+    if not normalize:
+        return total
+    divisor = sum(m * total.dtype.type(w) for m, w in zip(agree, weights, strict=True))
+    return total / np.where(divisor == 0, 1, divisor).astype(total.dtype)
+
+
+def drop(delta: Array, model: int, density: float, rescale: str, name="", seed=42) -> Array:
+    """DARE: keeps each element with the probability `density`, and makes up for the rest."""
+    if density >= 1:
+        return delta
+    if density <= 0:
+        return np.zeros_like(delta)
+    mask = mergecore.random_mask(seed, name, model, count=delta.size, density=density)
+    kept = np.where(mask.reshape(delta.shape), delta, delta.dtype.type(0))
+    if rescale == "inverse":
+        return kept / delta.dtype.type(density)
+    if rescale == "l1":
+        before, after = (np.abs(d).astype(np.float64).sum() for d in (delta, kept))
+        return kept if min(before, after) < 1e-7 else kept * delta.dtype.type(before / after)
+    return kept
+
+
+def _deltas(models: Sequence[Array], base: Array) -> tuple[Array, list[Array]]:
+    base, *models = wide(base, *models)
+    return base, [x - base for x in models]
+
+
+def _sum(deltas: Sequence[Array], weights: Sequence[float], normalize: bool) -> Array:
+    total = sum(d * d.dtype.type(w) for d, w in zip(deltas, weights, strict=True))
+    divisor = sum(weights)
+    return total / total.dtype.type(divisor) if normalize and abs(divisor) >= 1e-8 else total
