@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ _QUESTIONS = 100  # for each task: one percent is one answer
 
 
 @click.command()
-@click.option("--keep", metavar="DIR", help="Where to put the merged models  [a temporary folder]")
+@click.option("--keep", metavar="DIR", help="Where to put the models  [a temporary folder]")
 @options.printing
 def demo(keep: str | None, as_json: bool, quiet: bool) -> None:
     """Merge four shipped experts with several methods and test what each model can do.
 
     The experts are tiny but really trained: each has learnt one string task. Their common base is
-    the one that their cards name. Takes less than a minute, downloads nothing, needs no torch.
+    the one that their cards name. All are copied to DIR, and the merges beside them. Takes less
+    than a minute, downloads nothing, needs no torch.
     """
     place = Path(keep) if keep is not None else Path(tempfile.mkdtemp(prefix="mergecore-demo-"))
     if keep is not None and place.exists() and any(place.iterdir()):
@@ -41,8 +43,10 @@ def demo(keep: str | None, as_json: bool, quiet: bool) -> None:
             f"Four experts ({', '.join(pocket.EXPERTS)}) of one base, merged by "
             f"{len(_METHODS)} methods; each model answers {_QUESTIONS} questions a task.\n"
         )
+    for name in pocket.NAMES:
+        shutil.copytree(pocket.path(name), place / name)
     merges = {method: _merge(method, given, place) for method, given in _METHODS}
-    folders = {name: pocket.path(name) for name in ("base", *pocket.EXPERTS)}
+    folders = {name: place / name for name in ("base", *pocket.EXPERTS)}
     folders |= {f"merged: {name}": Path(report["out"]) for name, report in merges.items()}
     scores = {}
     with terminal.steps("testing", len(folders), shown=not silent) as advance:
@@ -56,10 +60,10 @@ def demo(keep: str | None, as_json: bool, quiet: bool) -> None:
 
 
 def _merge(method: str, given: dict[str, Any], place: Path) -> dict[str, Any]:
-    experts = [str(pocket.path(name)) for name in pocket.EXPERTS]
+    experts = [str(place / name) for name in pocket.EXPERTS]
     # Linear asks no card for a base, and needs none.
     request = recipe.build(method, experts, None, given, seed=42)
-    return prepare(request).run(place / method.replace("_", "-"))
+    return prepare(request).run(place / f"merged-{method.replace('_', '-')}")
 
 
 def _accuracies(folder: Path) -> dict[str, float]:
@@ -92,8 +96,8 @@ def _show(
         ],
         numbers_from=1,
     )
-    reverse, sort = pocket.path("reverse"), pocket.path("sort")
-    click.echo(f"The merged models are in {place}\n\nTry next:")
-    click.echo(f"  mergecore verify {place / 'ties'}")
-    click.echo(f"  mergecore merge {reverse} {sort} --method dare-ties --out merged")
+    click.echo(f"The models are in {place}\n\nTry next:")
+    click.echo(f"  cd {place}")
+    click.echo("  mergecore verify merged-ties")
+    click.echo("  mergecore merge reverse sort --method dare-ties")
     click.echo("  mergecore methods ties")

@@ -203,9 +203,9 @@ impl Plan<'_> {
     pub fn passes(&self) -> usize {
         match (self.recipe.method.scope(), self.recipe.spec.base) {
             (Scope::Tensor, _) => 1,
-            // A threshold takes two to three passes over everything, its zero rule one, and then comes the merge itself.
+            // A threshold takes a pass over everything (a sample beforehand hardly counts), the sign of zero sums one, the merge one.
             (Scope::Model, Base::Required) if self.recipe.params.has("rescale") => 2,
-            (Scope::Model, _) => 4,
+            (Scope::Model, _) => 3,
         }
     }
 

@@ -17,8 +17,6 @@ use std::sync::Mutex;
 
 use crate::dtype::Real;
 
-/// Candidates that are gathered rather than counted, over all selectors of a tensor (4 bytes each).
-pub const GATHER: u64 = 8 << 20;
 /// A gathered candidate has at most this many undecided bits.
 const GATHER_BITS: u32 = 32;
 /// One block in so many is sampled.

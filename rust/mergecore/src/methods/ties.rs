@@ -15,7 +15,7 @@ pub const SPEC: Spec = Spec {
     summary: "trim, elect signs, and merge the task vectors' elements that agree",
     formula: "θ = θ₀ + λ Σ_{i agrees} wᵢδ̂ᵢ / Σ_{i agrees} wᵢ,  δ̂ᵢ = the density·n largest of δᵢ;  agrees: sign(δ̂ᵢ) = sign(Σ wⱼδ̂ⱼ)",
     paper: "Yadav et al., TIES-Merging, NeurIPS 2023, arXiv:2306.01708",
-    cost: "two more passes over a tensor for its thresholds; scope: model reads everything three to five times",
+    cost: "one more pass over a tensor for its thresholds; scope: model reads everything about three times",
     base: Base::Required,
     models: (1, usize::MAX),
     params: &[

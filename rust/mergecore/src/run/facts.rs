@@ -6,7 +6,7 @@ use super::desk::{Desk, BLOCK};
 use crate::dtype::Real;
 use crate::error::{Error, Result};
 use crate::kernels::angle;
-use crate::kernels::select::{Seen, Selector, GATHER};
+use crate::kernels::select::{Seen, Selector};
 use crate::methods::{Block, Facts, Formula, Method, Need};
 
 /// A pass (or several) in progress: what it has collected.
@@ -20,13 +20,14 @@ pub enum Survey {
 }
 
 impl Survey {
-    /// The next pass that the method asks for, over `blocks` blocks and `elements` elements; None when it can merge.
-    pub fn next<R: Real>(method: &dyn Method, facts: &Facts, elements: u64, blocks: usize) -> Option<Survey> {
+    /// The next pass that the method asks for, over `blocks` blocks and `elements` elements; None when it can merge. Thresholds may list
+    /// `gather` magnitudes, all together.
+    pub fn next<R: Real>(method: &dyn Method, facts: &Facts, elements: u64, blocks: usize, gather: u64) -> Option<Survey> {
         match method.need(facts, elements) {
             Need::Nothing => None,
             Need::Sums(count) => Some(Survey::Sums { count, blocks: Mutex::new(vec![0.0; blocks * count]) }),
             Need::Largest(keep) => {
-                let gather = GATHER / keep.len().max(1) as u64;
+                let gather = gather / keep.len().max(1) as u64;
                 Some(Survey::Largest(keep.iter().map(|keep| Selector::new::<R>(*keep, elements, gather)).collect()))
             }
         }

@@ -27,10 +27,15 @@ pub struct Limits {
     pub threads: usize,
     /// Elements a tile: the unit that a thread takes and writes at once.
     pub tile: u64,
+    /// Magnitudes that may be listed in search of a tensor's thresholds, of all models together.
+    pub gather: u64,
 }
 
 /// One bf16 tile is 1 MB.
 const TILE: u64 = 512 * 1024;
+/// 32 MB of listed magnitudes: enough for a tensor of half a billion elements; a larger one is counted instead.
+const GATHER: u64 = 8 << 20;
+const LEAST_GATHER: u64 = 1 << 16;
 
 impl Limits {
     /// Fits threads and tiles into `max_memory` bytes, or says how much is needed at least.
@@ -41,13 +46,18 @@ impl Limits {
             return Err(Error::recipe("0 threads cannot work: give 1 or more"));
         }
         let tile = tile.unwrap_or(TILE).next_multiple_of(BLOCK as u64).max(BLOCK as u64);
-        let mut limits = Limits { threads, tile };
+        let mut limits = Limits { threads, tile, gather: GATHER };
         let Some(cap) = max_memory else { return Ok(limits) };
-        while limits.bytes(plan) > cap && (limits.threads > 1 || limits.tile > BLOCK as u64) {
-            if limits.tile > BLOCK as u64 {
+        // What costs least speed goes first.
+        while limits.bytes(plan) > cap {
+            if limits.gather > LEAST_GATHER {
+                limits.gather /= 2;
+            } else if limits.tile > BLOCK as u64 {
                 limits.tile = (limits.tile / 2).next_multiple_of(BLOCK as u64);
-            } else {
+            } else if limits.threads > 1 {
                 limits.threads -= 1;
+            } else {
+                break;
             }
         }
         let needed = limits.bytes(plan);
@@ -61,13 +71,14 @@ impl Limits {
 
     /// What the run holds in memory, at most: rows and tiles a thread, thresholds an open tensor, one line a tensor, the process itself.
     pub fn bytes(&self, plan: &Plan) -> u64 {
-        const PROCESS: u64 = 48 << 20;
+        const PROCESS: u64 = 32 << 20;
         let models = plan.recipe.models.len();
         let wide = plan.jobs.iter().any(|job| job.wide);
         let element = plan.jobs.iter().map(|job| job.dtype.size()).max().unwrap_or(4);
         let desks = self.threads as u64 * desk::bytes(models, wide, self.tile, element);
-        let thresholds =
-            if plan.recipe.params.has("density") { models as u64 * (8 << 16) * (self.threads as u64 + 1) + (16 << 20) } else { 0 };
+        // For the tensors open at a time: counts of every model, and the lists, twice while they are read off.
+        let open = self.threads as u64 + 1;
+        let thresholds = if plan.recipe.params.has("density") { models as u64 * (8 << 17) * open + self.gather * 4 * 2 } else { 0 };
         let whole = match plan.recipe.method.scope() {
             Scope::Tensor => 0,
             Scope::Model => plan.parameter_count() / BLOCK as u64 * 8 * (2 * models as u64 + 1),
@@ -148,7 +159,8 @@ pub fn run(context: &Context, skip: &dyn Fn(&Job) -> bool) -> Result<()> {
     let open = |i: usize| -> Result<Arc<dyn Task<Desks> + '_>> {
         let index = todo[i];
         let job = &context.plan.jobs[index];
-        let known = model.as_ref().map(|m| (m.facts.clone(), m.offsets[&index]));
+        // A tensor that is copied has no place in the model's numbering.
+        let known = model.as_ref().and_then(|m| Some((m.facts.clone(), *m.offsets.get(&index)?)));
         Ok(match (&job.work, Reader::new(context, job)) {
             (Work::Copy(tensor), _) => Arc::new(CopyTask::new(context, index, job, tensor)),
             (_, Some(reader)) if job.wide => Arc::new(MergeTask::<f64>::new(context, index, reader, known)?),
@@ -183,7 +195,7 @@ where
         elements += jobs[i].elements();
     }
     let mut facts = Facts::default();
-    while let Some(mut survey) = Survey::next::<R>(&*context.plan.recipe.method, &facts, elements, blocks) {
+    while let Some(mut survey) = Survey::next::<R>(&*context.plan.recipe.method, &facts, elements, blocks, context.limits.gather) {
         loop {
             if !survey.is_clear() {
                 let read: u64 = merged.iter().map(|i| jobs[*i].bytes_to_read()).sum();

@@ -131,7 +131,7 @@ where
             Some((facts, offset)) => (facts, offset, None),
             None => {
                 let facts = Facts::default();
-                let survey = Survey::next::<R>(&*context.plan.recipe.method, &facts, job.elements(), blocks);
+                let survey = Survey::next::<R>(&*context.plan.recipe.method, &facts, job.elements(), blocks, context.limits.gather);
                 (facts, 0, survey)
             }
         };
@@ -140,7 +140,7 @@ where
             if let Some(clear) = &mut survey {
                 clear.conclude(&mut facts)?;
             }
-            survey = Survey::next::<R>(&*context.plan.recipe.method, &facts, job.elements(), blocks);
+            survey = Survey::next::<R>(&*context.plan.recipe.method, &facts, job.elements(), blocks, context.limits.gather);
         }
         let sources = job.sources().len();
         Ok(MergeTask {
@@ -234,7 +234,8 @@ where
         if let Some(pass) = survey {
             if pass.conclude(facts)? {
                 let elements = self.reader.job.elements();
-                *survey = Survey::next::<R>(&*self.context.plan.recipe.method, facts, elements, blocks(elements));
+                *survey =
+                    Survey::next::<R>(&*self.context.plan.recipe.method, facts, elements, blocks(elements), self.context.limits.gather);
             }
             return Ok(true);
         }
