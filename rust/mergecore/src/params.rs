@@ -236,9 +236,10 @@ impl Param {
                 // YAML reads 1e-5 as a string, as its own standard demands; people mean the number.
                 let number = json.as_f64().or_else(|| json.as_str().and_then(|text| text.trim().parse::<f64>().ok()));
                 match number {
-                    Some(x) if x.is_finite() && x >= min && x <= max => Ok(Value::Number(x)),
+                    // 1e39 is infinite in the arithmetic's f32.
+                    Some(x) if (x as f32).is_finite() && x >= min && x <= max => Ok(Value::Number(x)),
                     Some(x) if min.is_finite() => Err(Error::recipe(format!("{name}{place} is {x}: it must be between {min} and {max}"))),
-                    Some(x) => Err(Error::recipe(format!("{name}{place} is {x}: it must be a finite number"))),
+                    Some(x) => Err(Error::recipe(format!("{name}{place} is {x}: it must be a finite number (of float32)"))),
                     None => Err(Error::recipe(format!("{name}{place} is {json}: it must be a number"))),
                 }
             }

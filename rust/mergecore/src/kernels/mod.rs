@@ -6,6 +6,7 @@
 
 pub mod angle;
 pub mod blend;
+pub mod cutoff;
 pub mod elect;
 pub mod mask;
 pub mod select;

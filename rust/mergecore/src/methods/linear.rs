@@ -30,9 +30,10 @@ struct Linear {
 
 fn bind(params: &Params) -> Result<Box<dyn Method>> {
     let linear = Linear { weight: params.each("weight"), normalize: params.flag("normalize") };
-    let sum: f64 = linear.weight.iter().sum();
-    if linear.normalize && sum == 0.0 {
-        return Err(Error::recipe("the weights sum to 0: give others, or normalize: false"));
+    // As the arithmetic has it: 1 and -0.9999999999 sum to 0 in f32.
+    let sum = linear.weight.iter().fold(0f32, |sum, w| sum + *w as f32);
+    if linear.normalize && !sum.is_normal() {
+        return Err(Error::recipe(format!("the weights sum to {sum}: give others, or normalize: false")));
     }
     Ok(Box::new(linear))
 }

@@ -12,7 +12,7 @@ use serde_json::{json, Value as Json};
 
 use crate::dtype::Real;
 use crate::error::{did_you_mean, Error, Result};
-use crate::kernels::select::Cutoff;
+use crate::kernels::cutoff::Cutoff;
 use crate::params::{Param, Params};
 
 mod dare_linear;
