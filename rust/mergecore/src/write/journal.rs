@@ -48,8 +48,9 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens or begins the journal of `partial`, and returns what was finished before. Another merge's leftovers are refused.
-    pub fn open(partial: &Path, recipe: &str, inputs: &str) -> Result<(Journal, BTreeMap<String, Record>)> {
+    /// Opens or begins the journal of `partial`, and returns what was finished before. Another merge's leftovers are refused; or given up,
+    /// if `overwrite`.
+    pub fn open(partial: &Path, recipe: &str, inputs: &str, overwrite: bool) -> Result<(Journal, BTreeMap<String, Record>)> {
         let path = partial.join(NAME);
         let fail = |e: &std::io::Error| Error::io(&path, "opening the journal", e);
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(|e| fail(&e))?;
@@ -66,8 +67,9 @@ impl Journal {
         let mut lines = text[..whole].lines();
         let mut journal = Journal { path, file };
         let mut records = BTreeMap::new();
+        let mine = First { mergecore: 1, recipe: recipe.into(), inputs: inputs.into() };
         match lines.next() {
-            None => journal.append(&First { mergecore: 1, recipe: recipe.into(), inputs: inputs.into() })?,
+            None => journal.append(&mine)?,
             Some(line) => {
                 let first: Option<First> = serde_json::from_str(line).ok();
                 let differs = match &first {
@@ -75,6 +77,11 @@ impl Journal {
                     Some(first) if first.recipe == recipe => Some("whose inputs have changed since"),
                     _ => Some("of another recipe"),
                 };
+                if differs.is_some() && overwrite {
+                    journal.file.set_len(0).map_err(|e| Error::io(&journal.path, "starting the journal again", &e))?;
+                    journal.append(&mine)?;
+                    return Ok((journal, records));
+                }
                 if let Some(differs) = differs {
                     let message = format!(
                         "{}: holds an unfinished merge {differs}; delete it, or give --overwrite or another --out",

@@ -50,7 +50,7 @@ pub fn check(out: &Path, inputs: &[PathBuf], overwrite: bool) -> Result<()> {
         return Err(Error::recipe(format!("{}: is no name for an output folder", out.display())));
     }
     for input in inputs {
-        if real(out).starts_with(real(input)) && real(out) == real(input) || real(input).starts_with(real(out)) {
+        if real(input).starts_with(real(out)) {
             return exists(format!("{}: the output is also the input {}; choose another --out", out.display(), input.display()));
         }
     }
@@ -87,13 +87,10 @@ impl Output {
                 format!("{}: is in the way and holds no mergecore journal; delete it, or choose another --out", partial.display());
             return Err(Error::new(Kind::Exists, message));
         }
-        let (journal, records) = match Journal::open(&partial, recipe, inputs) {
-            Err(e) if e.kind == Kind::Exists && overwrite && !e.message.contains("another mergecore") => {
-                fs::remove_dir_all(&partial).and_then(|()| fs::create_dir(&partial)).map_err(|e| creating(&partial, &e))?;
-                Journal::open(&partial, recipe, inputs)?
-            }
-            other => other?,
-        };
+        let (journal, records) = Journal::open(&partial, recipe, inputs, overwrite)?;
+        if records.is_empty() {
+            clear(&partial)?;
+        }
         let mut files = Vec::new();
         for file in &layout.files {
             let path = partial.join(&file.name);
@@ -222,7 +219,20 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
 }
 
 fn creating(path: &Path, e: &std::io::Error) -> Error {
-    Error::new(Kind::Exists, Error::io(path, "creating the output", e).message)
+    Error::recipe(Error::io(path, "creating the output", e).message)
+}
+
+/// Deletes everything but the journal: what a merge left that got nowhere, or that --overwrite gives up.
+fn clear(partial: &Path) -> Result<()> {
+    let delete = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            _ if entry.file_name() == journal::NAME => Ok(()),
+            true => fs::remove_dir_all(entry.path()),
+            false => fs::remove_file(entry.path()),
+        }
+    };
+    fs::read_dir(partial).and_then(|mut entries| entries.try_for_each(delete)).map_err(|e| creating(partial, &e))
 }
 
 /// Room for every file, what an earlier run reserved not counted twice.
