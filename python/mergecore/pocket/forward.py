@@ -80,14 +80,15 @@ class Model:
         for layer in range(self.layers):
             name = f"model.layers.{layer}."
             h = self._norm(x, w[name + "input_layernorm.weight"])
-            x = x + self._attend(h, name + "self_attn.", layer, cache, turn, future)
+            x += self._attend(h, name + "self_attn.", layer, cache, turn, future)
             h = self._norm(x, w[name + "post_attention_layernorm.weight"])
             gate = _silu(h @ w[name + "mlp.gate_proj.weight"].T)
             up = h @ w[name + "mlp.up_proj.weight"].T
-            x = x + (gate * up) @ w[name + "mlp.down_proj.weight"].T
+            x += (gate * up) @ w[name + "mlp.down_proj.weight"].T
         x = self._norm(x, w["model.norm.weight"])
         head = w.get("lm_head.weight", w["model.embed_tokens.weight"])
-        return x @ head.T
+        logits: Floats = x @ head.T
+        return logits
 
     def _attend(
         self,
@@ -120,10 +121,12 @@ class Model:
         scores = np.exp(scores - scores.max(-1, keepdims=True))
         mixed = (scores / scores.sum(-1, keepdims=True)) @ v[:, :, None]
         mixed = mixed.reshape(batch, self.heads, time, self.head_dim).transpose(0, 2, 1, 3)
-        return mixed.reshape(batch, time, -1) @ self.weights[name + "o_proj.weight"].T
+        out: Floats = mixed.reshape(batch, time, -1) @ self.weights[name + "o_proj.weight"].T
+        return out
 
     def _norm(self, x: Floats, weight: Floats) -> Floats:
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + self.eps) * weight
+        size = np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(self.eps))
+        return np.asarray(x / size * weight, np.float32)
 
     def generate(self, ids: Ints, limit: int) -> list[list[int]]:
         """The likeliest next tokens, up to the end token: [batch, time] -> a list a row."""
@@ -159,7 +162,7 @@ def _rotate(x: Floats, turn: tuple[Floats, Floats]) -> Floats:
 
 def _silu(x: Floats) -> Floats:
     with np.errstate(over="ignore"):  # exp(-x) = inf gives the right 0
-        return x / (1.0 + np.exp(-x))
+        return np.asarray(x / (1 + np.exp(-x)), np.float32)
 
 
 def _until(row: list[int], end: int) -> list[int]:
