@@ -1,5 +1,7 @@
 //! Where will every output byte go? Shards, headers and offsets, before any arithmetic.
 
+use std::collections::BTreeMap;
+
 use serde_json::{json, Map, Value as Json};
 
 use crate::error::{Error, Result};
@@ -12,8 +14,17 @@ pub struct Layout {
     pub files: Vec<FileLayout>,
     /// Per job: which file, and at which byte of it the tensor begins.
     pub places: Vec<(usize, u64)>,
+    /// The jobs by name.
+    names: BTreeMap<String, usize>,
     /// model.safetensors.index.json, where there is more than one shard.
     pub index: Option<Json>,
+}
+
+impl Layout {
+    /// Which file holds the tensor of that name.
+    pub fn file_of(&self, name: &str) -> Option<usize> {
+        self.names.get(name).map(|job| self.places[*job].0)
+    }
 }
 
 pub struct FileLayout {
@@ -39,7 +50,8 @@ pub fn layout(plan: &Plan, shard_size: u64) -> Result<Layout> {
         members.push(job);
     }
     let count = shards.len();
-    let mut layout = Layout { files: Vec::new(), places: vec![(0, 0); plan.jobs.len()], index: None };
+    let names = plan.jobs.iter().enumerate().map(|(job, task)| (task.name.clone(), job)).collect();
+    let mut layout = Layout { files: Vec::new(), places: vec![(0, 0); plan.jobs.len()], names, index: None };
     let mut map = Map::new();
     for (number, (data, mut members)) in shards.into_iter().enumerate() {
         // Larger elements first, so that every tensor is aligned to its own element; else in reading order.

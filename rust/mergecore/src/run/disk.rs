@@ -70,9 +70,10 @@ pub fn merge(
     let out = trimmed(out);
     let inputs: Vec<PathBuf> = plan.checkpoints.iter().map(|c| c.path.clone()).collect();
     write::check(&out, &inputs, overwrite)?;
+    write::recover(&out)?;
+    write::check(&out, &inputs, overwrite)?;
     let prints = report::fingerprints(plan)?;
     let (output, known) = Output::create(&out, layout, &report::recipe_hash(plan, layout), &report::hash_of(&prints), overwrite)?;
-    let known: BTreeMap<String, Record> = known.into_iter().filter(|(name, _)| plan.jobs.iter().any(|job| job.name == *name)).collect();
     let resumed = known.len();
     let disk = Disk { plan, layout, output: &output, digests: Mutex::default(), records: Mutex::new(known.clone()) };
     let context = Context { plan, limits, sink: &disk, watch };

@@ -20,11 +20,24 @@ pub const NAME: &str = "journal.jsonl";
 pub struct Record {
     pub name: String,
     pub digest: String,
-    /// Σ (θ − θ₀)², before and after rounding to the output dtype; none without a base.
+    /// Σ (θ − θ₀)², before and after rounding to the output dtype; none without a base. Journalled as bits, which hold NaN and infinity, too.
+    #[serde(with = "bits")]
     pub delta: Option<[f64; 2]>,
     /// NaN and infinite values in the output, and in each source.
     pub unfinite: [u64; 2],
     pub sources: Vec<[u64; 2]>,
+}
+
+mod bits {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(pair: &Option<[f64; 2]>, serializer: S) -> Result<S::Ok, S::Error> {
+        pair.map(|pair| pair.map(f64::to_bits)).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[f64; 2]>, D::Error> {
+        Ok(Option::<[u64; 2]>::deserialize(deserializer)?.map(|pair| pair.map(f64::from_bits)))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,12 +72,13 @@ impl Journal {
             let message = format!("{}: another mergecore is writing there; wait for it, or choose another --out", partial.display());
             return Err(Error::new(Kind::Exists, message));
         }
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(|e| fail(&e))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|e| fail(&e))?;
         // A line that a crash cut short was never synced: it does not count, and the next line must not be glued to it.
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        file.set_len(whole as u64).map_err(|e| fail(&e))?;
-        let mut lines = text[..whole].lines();
+        bytes.truncate(bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1));
+        file.set_len(bytes.len() as u64).map_err(|e| fail(&e))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines = text.lines();
         let mut journal = Journal { path, file };
         let mut records = BTreeMap::new();
         let mine = First { mergecore: 1, recipe: recipe.into(), inputs: inputs.into() };

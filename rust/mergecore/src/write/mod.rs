@@ -4,7 +4,7 @@
 //! what is safe. When all is there and synced, the folder is renamed to OUT. So OUT is whole or not there, and nothing that stood before
 //! is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -74,6 +74,18 @@ pub fn check(out: &Path, inputs: &[PathBuf], overwrite: bool) -> Result<()> {
     Ok(())
 }
 
+/// Where --overwrite keeps what stood at OUT while the new output takes its place: in OUT.partial, where nothing of anybody else's can be.
+const REPLACED: &str = "replaced";
+
+/// Puts back what a run that was killed at the very end had moved aside: then nothing is lost, and the merge can go on.
+pub fn recover(out: &Path) -> Result<()> {
+    let aside = partial_of(out).join(REPLACED);
+    if fs::symlink_metadata(&aside).is_ok() && fs::symlink_metadata(out).is_err() {
+        fs::rename(&aside, out).map_err(|e| Error::io(&aside, "putting back the replaced output", &e))?;
+    }
+    Ok(())
+}
+
 impl Output {
     /// Makes OUT.partial ready: the journal, and every file at its full size. Returns what an earlier run finished.
     pub fn create(out: &Path, layout: &Layout, recipe: &str, inputs: &str, overwrite: bool) -> Result<(Output, BTreeMap<String, Record>)> {
@@ -92,8 +104,12 @@ impl Output {
             clear(&partial)?;
         }
         let mut files = Vec::new();
-        for file in &layout.files {
+        let mut lost = BTreeSet::new();
+        for (number, file) in layout.files.iter().enumerate() {
             let path = partial.join(&file.name);
+            if fs::metadata(&path).map_or(true, |meta| meta.len() != file.bytes) {
+                lost.insert(number);
+            }
             files.push(reserve(&path, file.bytes, &file.header)?);
         }
         let output = Output {
@@ -105,6 +121,9 @@ impl Output {
             stop: (Mutex::new(false), Condvar::new()),
             failed: AtomicBool::new(false),
         };
+        // The journal speaks of bytes in files: where a file has gone, its word is worth nothing.
+        let mut records = records;
+        records.retain(|name, _| layout.file_of(name).is_some_and(|file| !lost.contains(&file)));
         Ok((output, records))
     }
 
@@ -175,22 +194,19 @@ impl Output {
         self.files.iter().try_for_each(File::sync_all).map_err(|e| Error::io(&self.partial, "syncing", &e))?;
         let fail = |e: std::io::Error| Error::io(&self.out, "renaming the finished output into place", &e);
         sync_folder(&self.partial).map_err(fail)?;
-        let aside = with_suffix(&self.out, ".replaced");
         if fs::symlink_metadata(&self.out).is_ok() {
             if !overwrite {
                 let message = format!("{}: appeared while the merge ran; the result is in {}", self.out.display(), self.partial.display());
                 return Err(Error::new(Kind::Run, message));
             }
-            if aside.exists() {
-                fs::remove_dir_all(&aside).map_err(fail)?;
-            }
-            fs::rename(&self.out, &aside).map_err(fail)?;
+            fs::rename(&self.out, self.partial.join(REPLACED)).map_err(fail)?;
         }
         fs::rename(&self.partial, &self.out).map_err(fail)?;
         sync_folder(&parent_of(&self.out)).map_err(fail)?;
         // Only now: without its journal, a finished OUT.partial could not be told from somebody else's folder.
         fs::remove_file(self.out.join(journal::NAME)).map_err(fail)?;
-        if aside.exists() {
+        let aside = self.out.join(REPLACED);
+        if fs::symlink_metadata(&aside).is_ok() {
             fs::remove_dir_all(&aside).map_err(|e| Error::io(&aside, "deleting the replaced output", &e))?;
         }
         Ok(())

@@ -154,18 +154,23 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// Whether element `index` of a model's task vector is kept.
-pub fn keeps(seed: u64, name: &str, model: usize, index: u64, density: f64) -> bool {
+/// The stream of one model's random numbers for one tensor.
+pub fn stream(seed: u64, name: &str, model: usize) -> [u32; 2] {
     let text = [b"mergecore mask 1".as_slice(), &seed.to_le_bytes(), &(model as u64).to_le_bytes(), name.as_bytes()].concat();
     let hash = blake3::hash(&text);
-    let word = |at: usize| u32::from_le_bytes(hash.as_bytes()[at..at + 4].try_into().unwrap());
+    [0, 4].map(|at| u32::from_le_bytes(hash.as_bytes()[at..at + 4].try_into().unwrap()))
+}
+
+/// Whether element `index` of a task vector is kept.
+pub fn keeps(stream: [u32; 2], index: u64, density: f64) -> bool {
     let counter = index / 4;
-    let words = philox([counter as u32, (counter >> 32) as u32, 0, 0], [word(0), word(4)]);
+    let words = philox([counter as u32, (counter >> 32) as u32, 0, 0], stream);
     f64::from(words[(index % 4) as usize] >> 8) < density * 16_777_216.0
 }
 
 pub fn mask(seed: u64, name: &str, model: usize, first: u64, count: usize, density: f64) -> Vec<bool> {
-    (first..first + count as u64).map(|index| keeps(seed, name, model, index, density)).collect()
+    let stream = stream(seed, name, model);
+    (first..first + count as u64).map(|index| keeps(stream, index, density)).collect()
 }
 
 // thin

@@ -124,6 +124,11 @@ fn element<R: Sample>(dice: &mut Dice, flavour: Flavour) -> R {
     }
 }
 
+/// One number of that flavour.
+pub fn element_of<R: Sample>(seed: u64, flavour: Flavour) -> R {
+    element(&mut Dice(seed), flavour)
+}
+
 pub fn flavours() -> impl Strategy<Value = Flavour> {
     prop::sample::select(FLAVOURS.to_vec())
 }

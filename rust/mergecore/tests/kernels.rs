@@ -1,0 +1,352 @@
+//! Is every kernel its naive twin, to the last bit, on numbers that were picked to break it?
+
+mod naive;
+mod rows;
+
+use std::sync::Mutex;
+
+use mergecore::dtype::{count_unfinite, Dtype, Real};
+use mergecore::kernels::cutoff::Cutoff;
+use mergecore::kernels::select::{Seen, Selector};
+use mergecore::kernels::thin::{Rescale, Thin};
+use mergecore::kernels::{angle, blend, elect, mask};
+use naive::numbers;
+use proptest::prelude::*;
+use rows::{element_of, flavours, lengths, row, rows, Dice, Flavour, Sample};
+
+/// PROPTEST_CASES asks for more; a failure is printed with its inputs, not kept in a file.
+fn config() -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+}
+
+fn assert_same<R: Sample>(got: &[R], want: &[R]) -> Result<(), TestCaseError> {
+    prop_assert_eq!(got.len(), want.len());
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        prop_assert!(got.same(*want), "element {}: {:?} instead of {:?}", i, got, want);
+    }
+    Ok(())
+}
+
+/// Weights that cancel, vanish or are far apart, too.
+fn weights(models: usize) -> impl Strategy<Value = Vec<f64>> {
+    let one = prop_oneof![2 => -2.0..2.0f64, 2 => prop::sample::select(vec![1.0, 1.0, -1.0, 0.0, 0.5, -1e-9, 1e-300])];
+    prop::collection::vec(one, models)
+}
+
+fn densities() -> impl Strategy<Value = f64> {
+    prop_oneof![4 => 0.0..1.0f64, 1 => Just(0.0), 1 => Just(1.0), 1 => Just(0.5), 1 => Just(2f64.powi(-24)), 1 => Just(1e-300)]
+}
+
+/// The sums of `got` are `want` for plain addition too, but for rounding.
+fn assert_near(got: f64, terms: &[f64]) -> Result<(), TestCaseError> {
+    let (sum, size) = naive::sum(terms);
+    if size.is_finite() {
+        prop_assert!((got - sum).abs() <= 1e-15 * terms.len() as f64 * size, "{} instead of {}", got, sum);
+    } else if terms.iter().any(|x| x.is_nan()) {
+        prop_assert!(got.is_nan(), "{} hides a NaN", got);
+    } else if terms.iter().any(|x| x.is_infinite()) {
+        prop_assert!(!got.is_finite(), "{} hides an infinity", got);
+    }
+    Ok(())
+}
+
+/// Finds the `keep` largest of `x` as a run does: blocks are looked at in any order by several threads, and counted tile by tile.
+fn select<R: Sample>(x: &[R], keep: usize, block: usize, tile: usize, threads: usize, gather: u64, dice: &mut Dice) -> (Cutoff, usize) {
+    let mut selector = Selector::new::<R>(keep as u64, x.len() as u64, gather);
+    let mut rounds = 0;
+    let cutoff = loop {
+        if let Some(cutoff) = selector.cutoff() {
+            break cutoff;
+        }
+        rounds += 1;
+        let blocks: Vec<(usize, &[R])> = x.chunks(block).enumerate().collect();
+        let mut tiles: Vec<_> = blocks.chunks(tile).collect();
+        dice.shuffle(&mut tiles);
+        let queue = Mutex::new(tiles);
+        let work = || {
+            let mut seen = Seen::default();
+            loop {
+                let Some(tile) = queue.lock().unwrap().pop() else { return };
+                tile.iter().for_each(|(number, x)| selector.observe(*number, x, &mut seen));
+                selector.absorb(&mut seen);
+            }
+        };
+        std::thread::scope(|scope| {
+            (1..threads).for_each(|_| drop(scope.spawn(work)));
+            work();
+        });
+        selector.advance();
+    };
+    (cutoff, rounds)
+}
+
+macro_rules! kernels {
+    ($real:ident) => {
+        mod $real {
+            use super::*;
+            type R = $real;
+
+            proptest! {
+                #![proptest_config(config())]
+
+                #[test]
+                fn blend_is_its_twin(seed: u64, count in lengths(), flavour in flavours(), factor in any::<u64>()) {
+                    let factor: R = element_of(factor, flavour);
+                    let (x, y) = (row::<R>(seed, count, flavour), row::<R>(!seed, count, flavour));
+                    let z = row::<R>(seed ^ 7, count, Flavour::Plain);
+                    let on = |act: &dyn Fn(&mut [R])| { let mut out = x.clone(); act(&mut out); out };
+                    assert_same(&on(&|x| blend::subtract(x, &y)), &naive::subtract(&x, &y))?;
+                    assert_same(&on(&|x| blend::add_weighted(x, &y, factor)), &naive::add_weighted(&x, &y, factor))?;
+                    assert_same(&on(&|x| blend::add_fused(x, &y, factor)), &naive::add_fused(&x, &y, factor))?;
+                    assert_same(&on(&|x| blend::scale(x, factor)), &naive::scale(&x, factor))?;
+                    assert_same(&on(&|x| blend::divide(x, factor)), &naive::divide(&x, factor))?;
+                    assert_same(&on(&|x| blend::attach(x, &y, factor)), &naive::attach(&x, &y, factor))?;
+                    assert_same(&on(&|out| blend::combine(out, &y, factor, &z, R::of(0.7))), &naive::combine(&y, factor, &z, R::of(0.7)))?;
+                }
+
+                #[test]
+                fn a_weighted_sum_is_its_twin(
+                    seed: u64, count in lengths(), flavour in flavours(), weights in (1..5usize).prop_flat_map(weights), normalize: bool,
+                ) {
+                    let models = rows::<R>(seed, weights.len(), count, flavour);
+                    let mut out = row::<R>(seed, count, Flavour::Wild);
+                    blend::weighted_sum(&mut out, &models, &weights, normalize);
+                    assert_same(&out, &naive::weighted_sum(count, &models, &weights, normalize))?;
+                }
+
+                #[test]
+                fn sums_are_taken_in_the_order_that_is_promised(seed: u64, count in lengths(), flavour in flavours(), shift in 0..9usize) {
+                    // Shifted, so that the rows lie on other addresses: alignment must not be seen in a sum.
+                    let (a, b) = (row::<R>(seed, count + shift, flavour), row::<R>(!seed, count + shift, flavour));
+                    let (a, b) = (&a[shift..], &b[shift..]);
+                    let (a, b) = (&a.to_vec()[..], b);
+                    for (got, terms) in [
+                        (angle::dot(a, b), naive::products(a, b)),
+                        (angle::l1(a), naive::magnitudes(a)),
+                        (angle::distance_squared(a, b), naive::squares(a, b)),
+                    ] {
+                        prop_assert!(got.same(naive::in_lanes(&terms)), "{} instead of {}", got, naive::in_lanes(&terms));
+                        assert_near(got, &terms)?;
+                    }
+                }
+
+                #[test]
+                fn the_largest_are_those_that_sorting_finds(
+                    seed: u64, count in lengths(), flavour in flavours(), share in 0.0..1.0f64,
+                    (block, tile, threads) in (1..70usize, 1..5usize, 1..4usize),
+                    gather in prop_oneof![Just(0.0), 0.0..1.0f64, Just(1.0)],
+                ) {
+                    let x = row::<R>(seed, count, flavour);
+                    let gather = (gather * count as f64) as u64;
+                    // A block of a few elements in a row of thousands only takes time.
+                    let block = if count > 2000 { block * 50 } else { block };
+                    for keep in [0, 1.min(count), (share * count as f64) as usize, count.saturating_sub(1), count, count + 1] {
+                        let (cutoff, rounds) = select(&x, keep, block, tile, threads, gather, &mut Dice(seed));
+                        let mut trimmed = x.clone();
+                        trimmed.chunks_mut(block).enumerate().for_each(|(number, x)| cutoff.trim(number, x));
+                        assert_same(&trimmed, &naive::only(&x, &naive::largest(&x, keep)))?;
+                        // Nothing is looked at where nothing is to be decided; a list that holds all needs no counting.
+                        let digits = if R::MAGNITUDE_BITS == 31 { 2 } else { 4 };
+                        let passes = match keep {
+                            keep if keep == 0 || keep >= count => 0..=0,
+                            _ if gather == 0 => digits..=5,
+                            _ if gather == count as u64 && digits == 2 => 1..=1,
+                            _ if gather == count as u64 => 4..=4,
+                            _ => 1..=5,
+                        };
+                        prop_assert!(passes.contains(&rounds), "{} passes instead of {:?}", rounds, passes);
+                    }
+                }
+
+                #[test]
+                fn an_election_is_its_twin(
+                    seed: u64, count in lengths(), flavour in flavours(), weights in (1..5usize).prop_flat_map(weights), normalize: bool,
+                    zero in prop::sample::select(vec![1.0, -1.0, 0.0, 17.0, -3.0]),
+                ) {
+                    let votes = rows::<R>(seed, weights.len(), count, flavour);
+                    let mut total = row::<R>(seed, count, Flavour::Wild);
+                    elect::tally(&mut total, &votes);
+                    assert_same(&total, &naive::tally(count, &votes))?;
+                    prop_assert_eq!(elect::majority(&total), naive::majority(&total));
+                    let want = naive::disjoint(&total, &votes, &weights, normalize, zero);
+                    let mut divisor = row::<R>(!seed, count, Flavour::Wild);
+                    elect::disjoint(&mut total, &votes, &weights, normalize, zero, &mut divisor);
+                    assert_same(&total, &want)?;
+                }
+
+                #[test]
+                fn a_mask_is_one_counter_at_a_time(
+                    seed: u64, name in "[a-z.é]{0,9}", model in 0..3usize,
+                    count in lengths(), flavour in flavours(), density in densities(),
+                    first in prop_oneof![0..300u64, (1u64 << 34) - 70..(1u64 << 34) + 9, Just((1u64 << 62) - 3)],
+                ) {
+                    let want = naive::mask(seed, &name, model, first, count, density);
+                    let key = mask::Key::new(seed, &name, model);
+                    let mut kept: Vec<bool> = (0..count).map(|i| i % 2 == 0).collect();
+                    mask::fill(key, first, density, &mut kept);
+                    prop_assert_eq!(&kept, &want);
+                    let x = row::<R>(seed, count, flavour);
+                    let mut masked = x.clone();
+                    mask::apply(key, first, density, &mut masked);
+                    assert_same(&masked, &naive::only(&x, &want))?;
+                }
+
+                #[test]
+                fn thinning_is_its_twin(
+                    seed: u64, count in lengths(), flavour in flavours(), density in prop::collection::vec(densities(), 1..4),
+                    rescale in prop::sample::select(vec![Rescale::Inverse, Rescale::L1, Rescale::None]), first in 0..300u64,
+                ) {
+                    let deltas = rows::<R>(seed, density.len(), count, flavour);
+                    let key = |model| mask::Key::new(seed, "w", model);
+                    let thin = Thin { density: density.clone(), rescale };
+                    let mut sums = vec![f64::NAN; 2 * density.len()];
+                    let (mut measured, mut thinned) = (deltas.clone(), deltas.clone());
+                    prop_assert_eq!(thin.sums(), if rescale == Rescale::L1 { sums.len() } else { 0 });
+                    thin.measure(&mut measured, key, first, &mut sums);
+                    thin.apply(&mut thinned, key, first, &sums);
+                    for (model, density) in density.iter().enumerate() {
+                        let kept = naive::mask(seed, "w", model, first, count, *density);
+                        let masked = naive::only(&deltas[model], &kept);
+                        assert_same(&measured[model], &masked)?;
+                        assert_near(sums[2 * model], &naive::magnitudes(&deltas[model]))?;
+                        assert_near(sums[2 * model + 1], &naive::magnitudes(&masked))?;
+                        let sums = (sums[2 * model], sums[2 * model + 1]);
+                        assert_same(&thinned[model], &naive::thin(&deltas[model], &kept, *density, rescale, sums))?;
+                    }
+                }
+
+                #[test]
+                fn an_encoding_is_the_nearest_number(seed: u64, count in 0..600usize, flavour in flavours()) {
+                    let x = row::<R>(seed, count, flavour);
+                    for dtype in Dtype::FLOATS {
+                        let mut bytes = vec![0u8; count * dtype.size()];
+                        R::encode(dtype, &x, &mut bytes);
+                        let mut back = vec![R::ZERO; count];
+                        R::decode(dtype, &bytes, &mut back);
+                        for ((x, bytes), back) in x.iter().zip(bytes.chunks(dtype.size())).zip(&back) {
+                            let nearest = numbers::decode(dtype, &numbers::encode(dtype, x.f64()));
+                            let stored = numbers::decode(dtype, bytes);
+                            prop_assert!(stored.same(nearest), "{:?} became {} in {:?}, not {}", x, stored, dtype, nearest);
+                            prop_assert!(back.same(R::of(stored)), "{:?}: {} was read as {:?}", dtype, stored, back);
+                        }
+                    }
+                }
+
+                #[test]
+                fn what_is_not_finite_is_counted(seed: u64, count in lengths(), flavour in flavours()) {
+                    let x = row::<R>(seed, count, flavour);
+                    let of = |count: &dyn Fn(&R) -> bool| x.iter().filter(|x| count(x)).count() as u64;
+                    prop_assert_eq!(count_unfinite(&x), (of(&|x| x.is_nan()), of(&|x| x.f64().is_infinite())));
+                }
+            }
+        }
+    };
+}
+
+kernels!(f32);
+kernels!(f64);
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_tree_adds_neighbours_first(seed: u64, count in 0..300usize) {
+        let x = row::<f64>(seed, count, Flavour::Plain);
+        prop_assert_eq!(angle::tree(&x), naive::in_pairs(&x));
+    }
+}
+
+#[test]
+fn the_naive_generator_gives_the_published_test_vectors() {
+    // Random123's known-answer file: philox4x32, 10 rounds.
+    let pi = ([0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0]);
+    assert_eq!(naive::philox([0; 4], [0; 2]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
+    assert_eq!(naive::philox([u32::MAX; 4], [u32::MAX; 2]), [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]);
+    assert_eq!(naive::philox(pi.0, pi.1), [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]);
+}
+
+#[test]
+fn the_naive_encodings_know_every_pattern_of_16_bits() {
+    for bits in 0..=u16::MAX {
+        for (dtype, want) in [(Dtype::BF16, half::bf16::from_bits(bits).to_f64()), (Dtype::F16, half::f16::from_bits(bits).to_f64())] {
+            let value = numbers::decode(dtype, &bits.to_le_bytes());
+            assert!(value.same(want), "{dtype:?} {bits:#x}: {value} instead of {want}");
+            if !value.is_nan() {
+                assert_eq!(numbers::encode(dtype, value), bits.to_le_bytes(), "{dtype:?} {value}");
+            }
+        }
+    }
+}
+
+/// Ties, in the numbers that 16-bit checkpoints really have: hundreds of equal magnitudes at the threshold, over many blocks.
+#[test]
+fn ties_are_kept_from_the_lowest_index_up() {
+    let x = [0.5f32, -1.0, 1.0, 0.25, -0.5, 1.0, -1.0, 0.5];
+    for (keep, want) in [(1, [1].as_slice()), (3, &[1, 2, 5]), (4, &[1, 2, 5, 6]), (5, &[0, 1, 2, 5, 6]), (6, &[0, 1, 2, 4, 5, 6])] {
+        for (block, gather) in [(1, 0), (3, 0), (3, 4), (3, 100), (8, 0), (8, 100)] {
+            let (cutoff, _) = select(&x, keep, block, 1, 1, gather, &mut Dice(1));
+            let mut trimmed = x;
+            trimmed.chunks_mut(block).enumerate().for_each(|(number, x)| cutoff.trim(number, x));
+            let kept: Vec<usize> = (0..8).filter(|i| trimmed[*i] != 0.0).collect();
+            assert_eq!(kept, want, "keep {keep}, blocks of {block}, gather {gather}");
+        }
+    }
+}
+
+/// A tensor that is not small: a sample brackets the threshold, unless it misleads.
+#[test]
+fn a_sample_saves_passes_and_never_changes_the_answer() {
+    const COUNT: usize = 120_000;
+    const BLOCK: usize = 20;
+    const KEEP: usize = 24_000;
+    let gather = COUNT as u64 / 8;
+    let plain = row::<f32>(1, COUNT, Flavour::Plain);
+    // The blocks that are sampled are made to lie about the others.
+    let selector = Selector::new::<f32>(KEEP as u64, COUNT as u64, gather);
+    let sampled: Vec<usize> = (0..COUNT / BLOCK).filter(|block| selector.wants(*block)).collect();
+    assert!((COUNT / BLOCK / 20..COUNT / BLOCK / 12).contains(&sampled.len()), "{} blocks are sampled", sampled.len());
+    let lying = |factor: f32| {
+        let mut x = plain.clone();
+        sampled.iter().for_each(|block| x[block * BLOCK..][..BLOCK].iter_mut().for_each(|x| *x *= factor));
+        x
+    };
+    let halves: Vec<f32> = plain.iter().enumerate().map(|(i, x)| if i % 10 < 2 { 2f32.copysign(*x) } else { 1f32.copysign(*x) }).collect();
+    for (what, x, passes) in [
+        ("a sample", plain.clone(), 2..=2),
+        ("few values", row::<f32>(2, COUNT, Flavour::Tied), 2..=2),
+        ("one value", vec![0.5; COUNT], 2..=2),
+        ("zeros", vec![0.0; COUNT], 2..=2),
+        ("a threshold between two crowds", halves, 3..=5),
+        ("a sample of smaller elements", lying(1e-6), 3..=5),
+        ("a sample of larger elements", lying(1e6), 3..=5),
+        ("a sample of zeros", lying(0.0), 3..=5),
+    ] {
+        for threads in [1, 3] {
+            let (cutoff, rounds) = select(&x, KEEP, BLOCK, 50, threads, gather, &mut Dice(threads as u64));
+            let mut trimmed = x.clone();
+            trimmed.chunks_mut(BLOCK).enumerate().for_each(|(number, x)| cutoff.trim(number, x));
+            assert!(trimmed == naive::only(&x, &naive::largest(&x, KEEP)), "{what}");
+            assert!(passes.contains(&rounds), "{what}: {rounds} passes");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: config().cases / 8, ..config() })]
+
+    #[test]
+    fn a_sampled_threshold_is_the_one_that_sorting_finds(
+        seed: u64, count in 65_537..150_000usize, flavour in flavours(), share in 0.0..1.0f64,
+        (block, tile, threads) in (100..5000usize, 1..5usize, 1..4usize), gather in 0.0..1.0f64,
+    ) {
+        let x = row::<f32>(seed, count, flavour);
+        for keep in [1, (share * count as f64) as usize, count - 1] {
+            let gather = (gather * gather * count as f64) as u64;
+            let (cutoff, rounds) = select(&x, keep, block, tile, threads, gather, &mut Dice(seed));
+            let mut trimmed = x.clone();
+            trimmed.chunks_mut(block).enumerate().for_each(|(number, x)| cutoff.trim(number, x));
+            assert_same(&trimmed, &naive::only(&x, &naive::largest(&x, keep)))?;
+            prop_assert!(rounds <= 5, "{} passes", rounds);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Is a merge its formula?
+
+use mergecore::dtype::Dtype;
+use mergecore::methods::Scope;
+use mergecore::recipe::Recipe;
+
+use super::family::member;
+use super::{Model, Part};
+use crate::naive::methods::{twin, Tensor};
+use crate::naive::numbers::{decode, encode, ulp};
+use crate::rows::Sample;
+
+/// Holds a merge of a family against the twin of its method, tensor by tensor; `dtype` is the output's, if not each tensor's own.
+pub fn check(recipe: &Recipe, family: &[(String, Model)], merged: &Model, dtype: Option<Dtype>, what: &str) {
+    let references = recipe.references();
+    let inputs: Vec<&Model> = references.iter().map(|name| member(family, name)).collect();
+    // The base comes first, else the first model: it decides names and types.
+    let first = inputs[0];
+    let out = |part: &Part| dtype.unwrap_or(part.dtype);
+    let is_wide = |part: &&Part| out(part) == Dtype::F64 || inputs.iter().any(|model| model.part(&part.name).dtype == Dtype::F64);
+    let mut parts: Vec<&Part> = first.float_parts().collect();
+    parts.sort_by(|a, b| a.name.cmp(&b.name));
+    // One threshold over the model compares numbers of one type.
+    let all_wide = recipe.method.scope() == Scope::Model && parts.iter().any(is_wide);
+    let (wide, narrow): (Vec<&Part>, Vec<&Part>) = parts.iter().partition(|part| all_wide || is_wide(part));
+
+    let twin = twin(recipe.spec.name);
+    let exact = (twin.exact)(&recipe.params);
+    let want = (twin.narrow)(&tensors(&narrow, recipe, family), &recipe.params, recipe.seed);
+    narrow.iter().zip(&want).for_each(|(part, want)| compare(merged.part(&part.name), want, exact, &inputs, what));
+    let want = (twin.wide)(&tensors(&wide, recipe, family), &recipe.params, recipe.seed);
+    wide.iter().zip(&want).for_each(|(part, want)| compare(merged.part(&part.name), want, exact, &inputs, what));
+
+    // Integers are copied, derived buffers left out, nothing else is there.
+    let copied: Vec<&Part> = first.parts.iter().filter(|p| !p.dtype.is_float() && !p.name.ends_with("inv_freq")).collect();
+    for part in parts.iter().chain(&copied) {
+        let got = merged.part(&part.name);
+        assert_eq!((got.dtype, &got.shape), (if part.dtype.is_float() { out(part) } else { part.dtype }, &part.shape), "{what}");
+        assert!(part.dtype.is_float() || got == *part, "{what}: {} is not copied", part.name);
+    }
+    assert_eq!(merged.parts.len(), parts.len() + copied.len(), "{what}");
+}
+
+fn tensors<R: Sample>(parts: &[&Part], recipe: &Recipe, family: &[(String, Model)]) -> Vec<Tensor<R>> {
+    let values = |model: &String, name: &str| member(family, model).part(name).values().into_iter().map(R::of).collect::<Vec<R>>();
+    let tensor = |part: &&Part| Tensor {
+        name: part.name.clone(),
+        base: recipe.base.as_ref().map(|base| values(base, &part.name)),
+        models: recipe.models.iter().map(|model| values(model, &part.name)).collect(),
+        onto: recipe.onto.as_ref().map(|onto| values(onto, &part.name)),
+    };
+    parts.iter().map(tensor).collect()
+}
+
+fn compare<R: Sample>(got: &Part, want: &[R], exact: bool, inputs: &[&Model], what: &str) {
+    let inputs: Vec<Vec<f64>> = inputs.iter().map(|model| model.part(&got.name).values()).collect();
+    assert_eq!(got.values().len(), want.len(), "{what}: {}", got.name);
+    for (i, (x, want)) in got.values().into_iter().zip(want).enumerate() {
+        let want = decode(got.dtype, &encode(got.dtype, want.f64()));
+        // A sum in another order may round a factor differently (and an angle's factors all the more), which a rounding of the output can
+        // make one step.
+        let size = inputs.iter().map(|input| input[i].abs()).fold(want.abs(), f64::max);
+        let slack = ulp(got.dtype, x.abs().max(want.abs())) + (64.0 * R::EPSILON + 1e-12) * size;
+        let near = !exact && (x - want).abs() <= slack;
+        assert!(near || x.same(want), "{what}: {}[{i}] is {x:e} instead of {want:e}", got.name);
+    }
+}
