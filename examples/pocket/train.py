@@ -122,7 +122,11 @@ def main() -> None:
 
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
-    tokenizer = vocabulary.train(SEED)
+    # A child must read as its parent does, whatever the corpus has become since.
+    known = args.out / "base" / "tokenizer.json"
+    if "base" not in wanted and not known.exists():
+        parser.error(f"the family's tokenizer is not in {args.out}: train the base, too")
+    tokenizer = vocabulary.train(SEED) if "base" in wanted else Tokenizer.from_file(str(known))
     begun = time.perf_counter()
     for name in (n for n in NAMES if n in wanted):
         clock = time.perf_counter()
