@@ -23,6 +23,11 @@ class Figures:
     mergecore: list[Timing] = field(default_factory=list)
     mergekit: list[Timing] = field(default_factory=list)
 
+    def last(self) -> str:
+        """The last run, in words."""
+        runs = {"mergecore": self.mergecore, "mergekit": self.mergekit}
+        return ", ".join(f"{name} {run[-1].seconds:.2f} s" for name, run in runs.items() if run)
+
 
 @dataclass
 class Bench:

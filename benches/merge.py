@@ -71,12 +71,12 @@ def run(
         contestants.settle(models, ours, theirs)
         raw.append(contestants.raw_io(models, folder / "copy"))
         for method, merge in merges.items():
-            _say(f"round {number + 1} of {runs}: {method}")
             contestants.settle(models, ours, theirs)
             figures[method].mergecore.append(contestants.by_mergecore(merge, ours))
             if mergekit and agreement.has_counterpart(merge):
                 contestants.settle(models)
                 figures[method].mergekit.append(mergekit(merge, theirs))
+            _say(f"round {number + 1} of {runs}: {method}: {figures[method].last()}")
             if number == 0:
                 other = Checkpoint(theirs) if figures[method].mergekit else None
                 figures[method].answer = agreement.check(merge, Checkpoint(ours), other)

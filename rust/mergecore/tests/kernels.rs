@@ -29,7 +29,7 @@ fn assert_same<R: Sample>(got: &[R], want: &[R]) -> Result<(), TestCaseError> {
 
 /// Weights that cancel, vanish or are far apart, too.
 fn weights(models: usize) -> impl Strategy<Value = Vec<f64>> {
-    let one = prop_oneof![2 => -2.0..2.0f64, 2 => prop::sample::select(vec![1.0, 1.0, -1.0, 0.0, 0.5, -1e-9, 1e-300])];
+    let one = prop_oneof![2 => -2.0..2.0f64, 2 => prop::sample::select(vec![1.0, 1.0, -1.0, 0.0, 0.5, 1e-6, 3e-8, -1e-9, 1e-300])];
     prop::collection::vec(one, models)
 }
 

@@ -372,3 +372,33 @@ fn a_task_vector_scaled_by_nothing_leaves_what_it_is_added_to() {
         }
     }
 }
+
+/// What one method makes of a neutral setting is another method's merge.
+#[test]
+fn methods_meet_where_their_formulas_do() {
+    let family = family(Make::Plain);
+    let merge = |recipe: Json| in_memory(&family, &recipe, RUN).unwrap();
+    let vectors = |method: &str, parameters: Json| {
+        merge(json!({"merge_method": method, "base_model": "base", "models": ["a", "b"], "parameters": parameters}))
+    };
+    let sum = vectors("task_arithmetic", json!({"weight": 0.75, "lambda": 0.5}));
+    let dare = vectors("dare_linear", json!({"weight": 0.75, "lambda": 0.5, "density": 1}));
+    assert!(dare == sum, "DARE that drops nothing is a sum");
+    // Nothing dropped, one model: all agree with themselves.
+    let alone = |method: &str| merge(json!({"merge_method": method, "base_model": "base", "models": ["a"], "parameters": {"density": 1}}));
+    assert!(alone("ties") == alone("dare_ties"), "all agree");
+    // The ends of a line are its models, in the first one's types.
+    for (t, end) in [(0, "a"), (1, "b")] {
+        let at = merge(json!({"merge_method": "slerp", "models": ["a", "b"], "parameters": {"t": t}}));
+        at.float_parts().for_each(|part| assert_eq!(part.values(), member(&family, end).part(&part.name).values(), "t = {t}"));
+    }
+    // Extrapolation: RL + α(RL − SFT) is (1 + α)·RL − α·SFT.
+    let expo = merge(json!({"merge_method": "task_arithmetic", "base_model": "a", "models": ["b"], "onto": "b", "dtype": "float64",
+        "parameters": {"weight": 1, "lambda": 0.5}}));
+    for part in expo.float_parts() {
+        let (sft, rl) = (member(&family, "a").part(&part.name).values(), member(&family, "b").part(&part.name).values());
+        for (x, (sft, rl)) in part.values().into_iter().zip(sft.into_iter().zip(rl)) {
+            assert!((x - (1.5 * rl - 0.5 * sft)).abs() <= 1e-14 * (rl.abs() + sft.abs()), "{}", part.name);
+        }
+    }
+}
