@@ -8,6 +8,7 @@
 //! rayon was tried first: splitting the list of jobs in halves makes the threads start far apart in the files.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -38,6 +39,14 @@ struct Queue<'a, Desk> {
     error: Option<Error>,
 }
 
+/// A panic becomes an error: a thread that died in silence would leave the others waiting for its tile.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(Error::run(format!("mergecore has a bug, please report it: {}", words.unwrap_or("a thread panicked"))))
+    })
+}
+
 /// Opens `count` tasks in order and does all their work on `threads` threads.
 pub fn drive<'a, Desk>(
     count: usize,
@@ -65,7 +74,7 @@ pub fn drive<'a, Desk>(
                 let (task, tile) = (active.task.clone(), active.next);
                 active.next += 1;
                 drop(guard);
-                let result = task.work(tile, &mut desk);
+                let result = guarded(|| task.work(tile, &mut desk));
                 guard = queue.lock().expect("workers do not panic while holding the queue");
                 if let Err(e) = result {
                     guard.error.get_or_insert(e);
@@ -75,7 +84,7 @@ pub fn drive<'a, Desk>(
                 guard.active[place].unfinished -= 1;
                 if guard.active[place].unfinished == 0 {
                     drop(guard);
-                    let result = task.conclude();
+                    let result = guarded(|| task.conclude());
                     guard = queue.lock().expect("workers do not panic while holding the queue");
                     let place = guard.active.iter().position(|a| Arc::ptr_eq(&a.task, &task)).expect("a task stays until it is done");
                     match result {
@@ -94,7 +103,7 @@ pub fn drive<'a, Desk>(
                 guard.next += 1;
                 guard.busy += 1;
                 drop(guard);
-                let opened = open(job);
+                let opened = guarded(|| open(job));
                 guard = queue.lock().expect("workers do not panic while holding the queue");
                 guard.busy -= 1;
                 match opened {
