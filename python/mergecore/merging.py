@@ -153,7 +153,8 @@ def extrapolate(
     Raises:
         MergecoreError: As `merge` does.
     """
-    return merge([rl], method, base=sft, onto=rl, out=out, weights=1.0, lambda_=alpha, **options)
+    options.setdefault("weights", 1.0)
+    return merge([rl], method, base=sft, onto=rl, out=out, lambda_=alpha, **options)
 
 
 def run(

@@ -91,6 +91,7 @@ def prepare(
         request["base_model"] = base
         locations[base] = hub.locate(base, quiet=quiet)
         notes.append(f"the base is {base}: the models name it")
+    request = _spelled_alike(request, locations)
     donor, note = side_files.choose_donor(request, locations)
     request["donor"] = donor
     notes += [note] if note else []
@@ -107,6 +108,18 @@ def prepare(
     summary = {**json.loads(plan.summary()), "donor": donor}
     summary["notes"] = [*notes, *summary["notes"]]
     return Prepared(summary, plan, locations[donor])
+
+
+def _spelled_alike(request: Recipe, locations: dict[str, Path]) -> Recipe:
+    """The recipe with one name for one place: `base/` among the models is the base, no model."""
+    names: dict[str, str] = {}
+    for reference in [request.get("base_model"), *locations]:
+        if isinstance(reference, str) and reference in locations:
+            names.setdefault(os.path.realpath(locations[reference]), reference)
+    return recipe.with_references(
+        request,
+        lambda name: names[os.path.realpath(locations[name])] if name in locations else name,
+    )
 
 
 def _lacks_base(request: Recipe) -> bool:

@@ -28,9 +28,12 @@ _WEIGHTS = (
 # Files that are true of the donor and would be false of the merge.
 _NOT_ITS_OWN = (
     *("README.md", "mergecore.json", RECIPE_AS_RUN, "mergekit_config.yml"),
+    *("journal.jsonl", "replaced"),  # the engine's own names in an unfinished output
     *("adapter_config.json", "trainer_state.json", "all_results.json", "train_results.json"),
     *("eval_results.json", "events.out.tfevents*"),
 )
+
+_LEFT = ("runs", "replaced")  # training logs; the engine's own name in an unfinished output
 
 
 def choose_donor(request: Recipe, locations: Mapping[str, Path]) -> tuple[str, str | None]:
@@ -109,7 +112,7 @@ def _copied(folder: Path) -> Iterator[str]:
         if inside.parts and any(_is(name, _WEIGHTS) for name in names):
             folders.clear()
             continue
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__")) and f != "runs")
+        folders[:] = sorted(f for f in folders if not f.startswith((".", "__")) and f not in _LEFT)
         for name in names:
             if not name.startswith(".") and not _is(name, (*_WEIGHTS, *_NOT_ITS_OWN)):
                 yield str(inside / name)

@@ -53,7 +53,7 @@ def _settings(
         *path, last = key.strip().split(".")
         place: Any = result
         for part in path:
-            place = place.setdefault(part, {})
+            place = place.setdefault(part, {}) if isinstance(place, dict) else place
         if not isinstance(place, dict) or last in place:
             raise click.BadParameter(f"{key} is given twice")
         try:

@@ -268,7 +268,9 @@ fn a_config_that_cannot_be_read_is_refused() {
     let folder = refusal("a folder", &|bad| fs::create_dir(config(bad)).unwrap());
     assert_names("a folder", &folder, &["bad/config.json"]);
     // A list or a number is JSON, and says nothing.
-    for text in ["[]", "7", "null", r#"{"tie_word_embeddings": "yes", "text_config": 3}"#] {
+    // Python writes Infinity and NaN, which JSON does not have.
+    let python = r#"{"rope_theta": Infinity, "eps": -Infinity, "dropout": NaN, "tie_word_embeddings": true}"#;
+    for text in ["[]", "7", "null", r#"{"tie_word_embeddings": "yes", "text_config": 3}"#, python] {
         let dir = tempfile::tempdir().unwrap();
         good().save(&dir.path().join("a"));
         fs::write(dir.path().join("a/config.json"), text).unwrap();

@@ -265,6 +265,21 @@ fn the_naive_generator_gives_the_published_test_vectors() {
     assert_eq!(naive::philox(pi.0, pi.1), [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]);
 }
 
+/// A word of the generator is a 24-bit number: at a density of just that an element is dropped, at one step more it is kept.
+#[test]
+fn a_density_is_exact_to_its_24_bits() {
+    let (key, stream) = (mask::Key::new(7, "w", 1), naive::stream(7, "w", 1));
+    for index in 0..400u64 {
+        let word = naive::philox([(index / 4) as u32, 0, 0, 0], stream)[(index % 4) as usize] >> 8;
+        for (steps, kept) in [(0.0, false), (0.5, true), (1.0, true)] {
+            let density = (f64::from(word) + steps) / f64::from(1 << 24);
+            let mut got = [!kept];
+            mask::fill(key, index, density, &mut got);
+            assert_eq!((got[0], naive::keeps(stream, index, density)), (kept, kept), "element {index} at density {density}");
+        }
+    }
+}
+
 #[test]
 fn the_naive_encodings_know_every_pattern_of_16_bits() {
     for bits in 0..=u16::MAX {

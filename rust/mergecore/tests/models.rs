@@ -13,8 +13,8 @@ use mergecore::methods::METHODS;
 use mergecore::plan::Head;
 use mergecore::run::Watch;
 use mergecore::verify::verify;
-use model::family::{family, recipe, save, setting, Make};
-use model::{files, plan, read_back, shards, to_disk, Model, Part, Run, RUN};
+use model::family::{family, others, recipe, save, setting, settings, Make};
+use model::{files, into_memory, laid_out, plan, read_back, shards, to_disk, Model, Part, Run, RUN};
 use serde_json::{json, Value as Json};
 
 fn mean(models: &[&str]) -> Json {
@@ -41,11 +41,11 @@ fn sharded_inputs_are_the_same_model() {
     // Each member is cut in its own way, so that no two models have a tensor in shards of the same number.
     family.iter().enumerate().for_each(|(i, (name, model))| model.save_shards(&cut.path().join(name), i + 2));
     for spec in METHODS {
-        let recipe = recipe(spec, &setting(spec));
-        for dir in [&whole, &cut] {
-            to_disk(dir.path(), &recipe, &dir.path().join(spec.name), RUN).unwrap();
+        for setting in settings(spec, others) {
+            let recipe = recipe(spec, &setting);
+            let merge = |dir: &Path| into_memory(&plan(dir, &recipe).unwrap(), RUN).unwrap();
+            assert!(merge(whole.path()) == merge(cut.path()), "{recipe}: the order of the tensors in the files is seen");
         }
-        assert!(read_back(&whole.path().join(spec.name)) == read_back(&cut.path().join(spec.name)), "{}", spec.name);
     }
 }
 
@@ -247,6 +247,40 @@ fn heads_of_untied_models_are_tensors_like_others() {
     let silent = |x: f64| Model { config: None, ..with_head(tied(x), x) };
     assert_eq!(head(&[("base", &silent(0.0)), ("a", &silent(2.0))]).0, Some(vec![2.0, 3.0, 4.0, 5.0]));
     assert_eq!(head(&[("base", &tied(0.0)), ("a", &tied(1.0))]).1, Head::AsItIs);
+}
+
+#[test]
+fn an_untied_model_that_lost_its_head_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    with_head(tied(0.0), 4.0).config(json!({"tie_word_embeddings": false})).save(&dir.path().join("a"));
+    tied(1.0).config(json!({"tie_word_embeddings": false})).save(&dir.path().join("b"));
+    let error = plan(dir.path(), &mean(&["a", "b"])).err().expect("has no head");
+    assert!([HEAD, "in a", "not in b"].iter().all(|word| error.message.contains(word)), "{error}");
+}
+
+#[test]
+fn the_config_is_told_whether_there_is_a_head() {
+    let dir = tempfile::tempdir().unwrap();
+    let untied = json!({"tie_word_embeddings": false});
+    tied(0.0).save(&dir.path().join("tied"));
+    with_head(tied(1.0), 1.0).save(&dir.path().join("copy"));
+    with_head(tied(1.0), 4.0).config(untied.clone()).save(&dir.path().join("untied"));
+    for (models, donor, told) in [
+        (["tied", "tied"], None, [true, false]),
+        (["tied", "copy"], None, [true, false]),
+        (["tied", "untied"], None, [false, true]),
+        (["untied", "untied"], None, [false, false]),
+        // The config comes from a model of the other kind.
+        (["untied", "untied"], Some("tied"), [false, true]),
+        (["tied", "tied"], Some("untied"), [true, false]),
+    ] {
+        let mut recipe = mean(&models);
+        recipe["donor"] = json!(donor);
+        let plan = plan(dir.path(), &recipe).unwrap();
+        let (layout, limits) = laid_out(&plan, RUN).unwrap();
+        let summary = mergecore::report::summary(&plan, &layout, limits.threads, limits.bytes(&plan));
+        assert_eq!((&summary["tied"], &summary["untied"]), (&json!(told[0]), &json!(told[1])), "{recipe}");
+    }
 }
 
 // What is told about it

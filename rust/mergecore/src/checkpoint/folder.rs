@@ -129,7 +129,13 @@ pub fn config(path: &Path) -> Result<Option<Json>> {
     let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
     let path = folder.join("config.json");
     match std::fs::read_to_string(&path) {
-        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| Error::model(format!("{}: is not valid JSON ({e})", path.display()))),
+        // Python writes Infinity and NaN, which JSON does not have; nothing that is read here is a number.
+        Ok(text) => serde_json::from_str(&text)
+            .or_else(|e| {
+                serde_json::from_str(&text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null")).map_err(|_| e)
+            })
+            .map(Some)
+            .map_err(|e| Error::model(format!("{}: is not valid JSON ({e}); download it again", path.display()))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::opening(&path, &e)),
     }

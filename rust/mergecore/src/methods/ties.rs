@@ -25,7 +25,7 @@ pub const SPEC: Spec = Spec {
         Param { default: Default::Flag(true), doc: "divide by the weights that agree (a mean rather than a sum)", ..NORMALIZE },
         Param { doc: "what a threshold is taken over: each tensor, or the whole model (the paper's)", ..SCOPE },
     ],
-    idle: &["int8_mask", "rescale"],
+    idle: &["int8_mask"],
     order_free: true,
     bind,
 };

@@ -30,6 +30,10 @@ pub fn reconcile(all: &[&Checkpoint]) -> Result<Heads> {
     if with.len() == all.len() && all.iter().all(|m| m.tied() != Some(true)) {
         return nothing;
     }
+    // A model that says it is untied and has no head has lost it: that is for the planner to refuse.
+    if all.iter().any(|m| !m.tensors.contains_key(head) && m.tied() == Some(false)) {
+        return nothing;
+    }
     if all[0].files.is_empty() {
         // In memory there is no config to tie: whoever passes a head gets one back.
         return Ok(Heads { pair: Some((head.clone(), embedding.clone())), verdict: Head::AsItIs });

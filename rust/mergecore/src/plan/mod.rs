@@ -199,6 +199,22 @@ impl Plan<'_> {
         Dtype::FLOATS.into_iter().max_by_key(bytes).expect("there are four")
     }
 
+    /// Whether an output head is among the tensors that are written.
+    pub fn has_head(&self) -> bool {
+        self.jobs.iter().any(|job| names::HEADS.iter().any(|end| names::ends(&job.name, end)))
+    }
+
+    /// What the config of the base (else of the first model) says of its head; and what the donor's says.
+    pub fn reference_tied(&self) -> Option<bool> {
+        let reference = self.recipe.base.as_ref().or(self.recipe.models.first())?;
+        self.checkpoints.iter().find(|c| c.reference == *reference)?.tied()
+    }
+
+    pub fn donor_tied(&self) -> Option<bool> {
+        let donor = self.recipe.donor.as_ref()?;
+        self.checkpoints.iter().find(|c| c.reference == *donor)?.tied()
+    }
+
     /// How often the inputs are read from end to end, at least.
     pub fn passes(&self) -> usize {
         match (self.recipe.method.scope(), self.recipe.spec.base) {

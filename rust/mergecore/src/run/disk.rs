@@ -79,7 +79,8 @@ pub fn merge(
     let context = Context { plan, limits, sink: &disk, watch };
     std::thread::scope(|scope| {
         let journal = scope.spawn(|| output.keep_journal());
-        let done = super::run(&context, &|job| known.contains_key(&job.name));
+        // Guarded, since the journal's thread waits to be stopped whatever happens here.
+        let done = super::schedule::guarded(|| super::run(&context, &|job| known.contains_key(&job.name)));
         output.stop();
         // The journal's own error says more than the writers', who only saw that it stopped.
         journal.join().map_err(|_| Error::run("the journal's thread died"))?.and(done)

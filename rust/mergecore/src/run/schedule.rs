@@ -40,7 +40,7 @@ struct Queue<'a, Desk> {
 }
 
 /// A panic becomes an error: a thread that died in silence would leave the others waiting for its tile.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Err(Error::run(format!("mergecore has a bug, please report it: {}", words.unwrap_or("a thread panicked"))))

@@ -113,6 +113,13 @@ impl Journal {
         Ok((journal, records))
     }
 
+    /// Starts again with these records only: the others' bytes have been lost.
+    pub fn restart(&mut self, recipe: &str, inputs: &str, records: &BTreeMap<String, Record>) -> Result<()> {
+        self.file.set_len(0).map_err(|e| Error::io(&self.path, "starting the journal again", &e))?;
+        self.append(&First { mergecore: 1, recipe: recipe.into(), inputs: inputs.into() })?;
+        self.add(records.values().cloned().collect())
+    }
+
     /// Adds finished tensors. Their bytes must have been synced.
     pub fn add(&mut self, done: Vec<Record>) -> Result<()> {
         self.append(&Done { done })

@@ -4,7 +4,7 @@
 //! what is safe. When all is there and synced, the folder is renamed to OUT. So OUT is whole or not there, and nothing that stood before
 //! is lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -59,7 +59,7 @@ pub fn check(out: &Path, inputs: &[PathBuf], overwrite: bool) -> Result<()> {
         return exists(format!("{}: exists already; give --overwrite to replace it, or choose another --out", out.display()));
     }
     // --overwrite deletes what stood there: only something that looks like a model may go that way.
-    let model = |name: &str| name == "mergecore.json" || name == "config.json" || name.ends_with(".safetensors");
+    let model = |name: &str| name == "mergecore.json" || name.ends_with(".safetensors");
     let mut names = match fs::read_dir(out) {
         Ok(entries) if meta.is_dir() => entries.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().into_owned())),
         _ => return exists(format!("{}: is not a folder; delete it yourself, or choose another --out", out.display())),
@@ -99,19 +99,21 @@ impl Output {
                 format!("{}: is in the way and holds no mergecore journal; delete it, or choose another --out", partial.display());
             return Err(Error::new(Kind::Exists, message));
         }
-        let (journal, records) = Journal::open(&partial, recipe, inputs, overwrite)?;
+        let (mut journal, mut records) = Journal::open(&partial, recipe, inputs, overwrite)?;
         if records.is_empty() {
             clear(&partial)?;
         }
-        let mut files = Vec::new();
-        let mut lost = BTreeSet::new();
-        for (number, file) in layout.files.iter().enumerate() {
-            let path = partial.join(&file.name);
-            if fs::metadata(&path).map_or(true, |meta| meta.len() != file.bytes) {
-                lost.insert(number);
-            }
-            files.push(reserve(&path, file.bytes, &file.header)?);
+        // The journal speaks of bytes in files: where a file has gone, its word is worth nothing. It must forget them before the file is
+        // made again at its full size, or a second kill would leave zeros that it vouches for.
+        let intact = |file: &crate::layout::FileLayout| fs::metadata(partial.join(&file.name)).is_ok_and(|meta| meta.len() == file.bytes);
+        let intact: Vec<bool> = layout.files.iter().map(intact).collect();
+        let before = records.len();
+        records.retain(|name, _| layout.file_of(name).is_some_and(|file| intact[file]));
+        if records.len() < before {
+            journal.restart(recipe, inputs, &records)?;
         }
+        let reserve = |file: &crate::layout::FileLayout| reserve(&partial.join(&file.name), file.bytes, &file.header);
+        let files = layout.files.iter().map(reserve).collect::<Result<Vec<File>>>()?;
         let output = Output {
             out: out.into(),
             partial,
@@ -121,9 +123,6 @@ impl Output {
             stop: (Mutex::new(false), Condvar::new()),
             failed: AtomicBool::new(false),
         };
-        // The journal speaks of bytes in files: where a file has gone, its word is worth nothing.
-        let mut records = records;
-        records.retain(|name, _| layout.file_of(name).is_some_and(|file| !lost.contains(&file)));
         Ok((output, records))
     }
 

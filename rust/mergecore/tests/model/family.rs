@@ -24,15 +24,16 @@ pub enum Make {
 
 pub const MAKES: [Make; 4] = [Make::Plain, Make::Mixed, Make::Tied, Make::Wild];
 
-/// The float tensors: more blocks than threads (and more than a threshold is found in without a sample), less than one, a prime, one number,
-/// none.
-const TENSORS: [(&str, &[u64]); 6] = [
-    ("model.embed_tokens.weight", &[61, 31]),
-    ("model.empty", &[0, 4]),
-    ("model.layers.0.mlp.up_proj.weight", &[260, 253]),
-    ("model.layers.1.mlp.up_proj.weight", &[3_001]),
-    ("model.norm.weight", &[127]),
-    ("model.scale", &[]),
+/// The float tensors with their types, and the scale of their values: their own, so that a threshold over the model is none over a tensor.
+/// More blocks than threads (and more elements than a threshold is found in without a sample), less than one, a prime, one number, none.
+const TENSORS: [(&str, &[u64], Dtype, f64); 7] = [
+    ("model.embed_tokens.weight", &[61, 31], Dtype::BF16, 1.0),
+    ("model.empty", &[0, 4], Dtype::BF16, 1.0),
+    ("model.layers.0.mlp.up_proj.weight", &[260, 253], Dtype::BF16, 0.5),
+    ("model.layers.1.mlp.up_proj.weight", &[3_001], Dtype::F32, 4.0),
+    ("model.norm.weight", &[127], Dtype::F16, 8.0),
+    ("model.scale", &[], Dtype::F32, 1.0),
+    ("model.small", &[41], Dtype::F32, 1e-5),
 ];
 
 /// The base and the fine-tunes a, b and c.
@@ -46,13 +47,11 @@ pub fn member<'m>(family: &'m [(String, Model)], name: &str) -> &'m Model {
 
 fn make_member(make: Make, member: usize) -> Model {
     let mut model = Model::default();
-    for (t, (name, shape)) in TENSORS.iter().enumerate() {
+    for (t, (name, shape, dtype, scale)) in TENSORS.iter().enumerate() {
         let count = shape.iter().product::<u64>() as usize;
         let (mut base, mut own) = (Dice(t as u64), Dice((t + 100 * member) as u64));
-        // A tensor's scale is its own, so that a threshold over the model differs from one over the tensor.
-        let scale = [1.0, 1.0, 0.5, 4.0, 8.0, 1.0][t];
         let value = |_| {
-            let x = value(&mut base, make, scale);
+            let x = value(&mut base, make, *scale);
             let delta = if member == 0 || own.below(5) == 0 { 0.0 } else { value(&mut own, make, scale * 0.05) };
             match own.below(40) {
                 0 if make == Make::Wild && member > 0 => {
@@ -63,7 +62,8 @@ fn make_member(make: Make, member: usize) -> Model {
             }
         };
         let values: Vec<f64> = (0..count).map(value).collect();
-        model = model.floats(name, dtype(make, t, member), shape, &values);
+        let dtype = if make == Make::Mixed { Dtype::FLOATS[(t + member) % 4] } else { *dtype };
+        model = model.floats(name, dtype, shape, &values);
     }
     let own = (member as i64 * 7).to_le_bytes();
     model
@@ -74,15 +74,9 @@ fn make_member(make: Make, member: usize) -> Model {
 
 fn value(dice: &mut Dice, make: Make, scale: f64) -> f64 {
     match make {
-        Make::Tied => (dice.below(5) as f64 - 2.0) * 0.25,
+        // More often below zero than above, so that a majority is no matter of chance.
+        Make::Tied => [-0.5, -0.25, -0.25, -0.25, 0.0, 0.25, 0.5][dice.below(7) as usize],
         _ => dice.unit() * scale,
-    }
-}
-
-fn dtype(make: Make, tensor: usize, member: usize) -> Dtype {
-    match make {
-        Make::Mixed => Dtype::FLOATS[(tensor + member) % 4],
-        _ => [Dtype::BF16, Dtype::BF16, Dtype::BF16, Dtype::F32, Dtype::F16, Dtype::F32][tensor],
     }
 }
 
