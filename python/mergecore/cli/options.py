@@ -30,6 +30,8 @@ def parse_size(text: str) -> int:
     number, unit, binary, billion = match.groups(default="")
     scale = _BINARY_UNITS[unit] if binary else _UNITS[unit + billion]
     size = int(float(number) * scale)
+    if size >= 2**63:
+        raise click.BadParameter(f"{text!r} is more than any machine holds")
     if size <= 0:
         raise click.BadParameter(f"{text!r} is no size; it must be more than nothing")
     return size
@@ -86,7 +88,7 @@ class Running:
 
 
 _RUNNING = (
-    click.option("--threads", type=click.IntRange(min=1), help="Threads  [all cores]"),
+    click.option("--threads", type=click.IntRange(1, 1024), help="Threads  [all cores]"),
     click.option(
         "--max-memory", metavar="SIZE", callback=_size, help="The most to take, like 300MB"
     ),
