@@ -56,8 +56,11 @@ def random_mask(
         Booleans of shape (count,): True where the element is kept.
 
     Raises:
-        RecipeError: The density is outside [0, 1].
+        RecipeError: The density is outside [0, 1], or another number is negative or too large.
     """
+    for what, number in (("seed", seed), ("model", model), ("count", count)):
+        if not 0 <= number < 2**64:
+            raise RecipeError(f"{what} is {number}: it must be from 0 to 2^64 - 1")
     if not 0 <= density <= 1:
         raise RecipeError(f"density is {density}: it must be between 0 and 1")
     mask = np.empty(count, np.bool_)

@@ -22,11 +22,11 @@ def rendered(summary: Mapping[str, Any], out: Path) -> str:
         summary: The plan's summary; `recipe`, `method`, `base` and `models` are read.
         out: Where the output will be.
     """
-    run = summary["recipe"]
+    run = recipe.with_references(summary["recipe"], lambda model: seen_from(model, out))
     parents = [run.get("onto") or summary["base"]]
     if parents == [None]:
         parents = list(summary["models"])
-    named = [_from(parent, out) for parent in parents]
+    named = [seen_from(parent, out) for parent in parents]
     front = {
         "base_model": named[0] if len(named) == 1 else named,
         "library_name": "transformers",
@@ -46,8 +46,8 @@ def rendered(summary: Mapping[str, Any], out: Path) -> str:
     )
 
 
-def _from(reference: str, out: Path) -> str:
-    """A reference that holds where the card lies: a local neighbour's is relative."""
+def seen_from(reference: str, out: Path) -> str:
+    """A reference that holds in the folder `out`: a local neighbour's is relative to it."""
     path = Path(reference).expanduser()
     if not path.exists():
         return reference

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from mergecore import recipe, registry, side_files
 from mergecore._mergecore import Plan, recipe_models
-from mergecore.errors import RecipeError
+from mergecore.errors import MergecoreError, ModelError, RecipeError
 from mergecore.models import hub, lineage
 from mergecore.recipe import Recipe
 
@@ -38,7 +39,8 @@ class Prepared:
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Merges into the folder `out` and returns the engine's report, the plan's notes in it."""
-        files = side_files.collect(self.donor, self.summary, out)
+        with _as_model_errors():
+            files = side_files.collect(self.donor, self.summary, out)
         report: dict[str, Any] = json.loads(
             self.plan.run(os.fspath(out), files, overwrite=overwrite, progress=progress)
         )
@@ -75,6 +77,13 @@ def prepare(
         ModelNotFoundError: A model is not to be had.
         ModelError: A model is malformed, or does not fit the others.
     """
+    with _as_model_errors():
+        return _prepare(
+            request, from_file, quiet, threads=threads, max_memory=max_memory, shard_size=shard_size
+        )
+
+
+def _prepare(request: Recipe, from_file: bool, quiet: bool, **limits: int | None) -> Prepared:
     request = dict(request)
     notes: list[str] = []
     lacks_base = _lacks_base(request)
@@ -101,13 +110,23 @@ def prepare(
         recipe.to_json(request),
         {reference: str(path) for reference, path in locations.items()},
         from_file=from_file,
-        threads=threads,
-        max_memory=max_memory,
-        shard_size=shard_size,
+        **limits,
     )
     summary = {**json.loads(plan.summary()), "donor": donor}
     summary["notes"] = [*notes, *summary["notes"]]
     return Prepared(summary, plan, locations[donor])
+
+
+@contextmanager
+def _as_model_errors() -> Iterator[None]:
+    """What the system refuses before the first byte is the models' fault, not the run's."""
+    try:
+        yield
+    except MergecoreError:
+        raise  # some of them are OSErrors, too
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise ModelError(f"{where}{(error.strerror or str(error)).lower()}") from error
 
 
 def _spelled_alike(request: Recipe, locations: dict[str, Path]) -> Recipe:

@@ -85,7 +85,8 @@ def load(path: str | Path) -> Recipe:
     """Reads a recipe file, YAML or JSON.
 
     Model paths in it are relative to the current folder, as mergekit has them; one that is not
-    there but beside the recipe is taken from there.
+    there but beside the recipe is taken from there. In the recipe that lies in a merged model they
+    are relative to that folder, as they were written.
 
     Raises:
         RecipeError: The file cannot be read, or is not a mapping.
@@ -100,7 +101,10 @@ def load(path: str | Path) -> Recipe:
         raise RecipeError(f"{path}: {_yaml_reason(error)}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe is a mapping that begins with merge_method: NAME")
-    return with_references(content, lambda reference: _beside(reference, path.parent))
+    written_here = (path.parent / "mergecore.json").is_file()
+    return with_references(
+        content, lambda reference: _placed(reference, path.parent, beside_first=written_here)
+    )
 
 
 def with_references(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
@@ -130,9 +134,14 @@ def to_json(recipe: Recipe) -> str:
     refuses by name.
 
     Raises:
-        RecipeError: A value is a date or the like, which YAML makes of some texts.
+        RecipeError: A value is a date or the like, which YAML makes of some texts; or the recipe
+            contains itself.
     """
-    return json.dumps({key: _plain(value, key) for key, value in recipe.items()}, allow_nan=False)
+    try:
+        plain = {key: _plain(value, key) for key, value in recipe.items()}
+    except RecursionError:
+        raise RecipeError("the recipe contains itself: a YAML alias inside its own anchor") from None
+    return json.dumps(plain, allow_nan=False)
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -165,10 +174,10 @@ def _one_a_model(
     )
 
 
-def _beside(reference: str, folder: Path) -> str:
-    if Path(reference).expanduser().exists():
-        return reference
+def _placed(reference: str, folder: Path, *, beside_first: bool) -> str:
     beside = folder / reference
+    if Path(reference).expanduser().exists() and not (beside_first and beside.exists()):
+        return reference
     return str(beside) if beside.exists() else reference
 
 

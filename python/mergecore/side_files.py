@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mergecore import model_card, model_config, recipe
+from mergecore.errors import ModelError
 from mergecore.recipe import Recipe
 
 SideFile: TypeAlias = tuple[str, bytes | str]
@@ -28,12 +29,11 @@ _WEIGHTS = (
 # Files that are true of the donor and would be false of the merge.
 _NOT_ITS_OWN = (
     *("README.md", "mergecore.json", RECIPE_AS_RUN, "mergekit_config.yml"),
-    *("journal.jsonl", "replaced"),  # the engine's own names in an unfinished output
     *("adapter_config.json", "trainer_state.json", "all_results.json", "train_results.json"),
     *("eval_results.json", "events.out.tfevents*"),
 )
 
-_LEFT = ("runs", "replaced")  # training logs; the engine's own name in an unfinished output
+_LEFT = ("runs",)  # training logs
 
 
 def choose_donor(request: Recipe, locations: Mapping[str, Path]) -> tuple[str, str | None]:
@@ -92,6 +92,9 @@ def collect(donor: Path, summary: Mapping[str, Any], out: str | os.PathLike[str]
 
     Returns:
         Names with their bytes, or with the path of the file to copy, sorted by name.
+
+    Raises:
+        ModelError: A file of the donor cannot be copied.
     """
     folder = folder_of(donor)
     files: dict[str, bytes | str] = {}
@@ -99,8 +102,12 @@ def collect(donor: Path, summary: Mapping[str, Any], out: str | os.PathLike[str]
         files = {name: str(folder / name) for name in _copied(folder)}
     if "config.json" in files:
         files["config.json"] = model_config.rendered(folder / "config.json", summary)
-    files[RECIPE_AS_RUN] = recipe.to_yaml(summary["recipe"]).encode()
-    files["README.md"] = model_card.rendered(summary, Path(out)).encode()
+    place = Path(out)
+    as_run = recipe.with_references(
+        summary["recipe"], lambda model: model_card.seen_from(model, place)
+    )
+    files[RECIPE_AS_RUN] = recipe.to_yaml(as_run).encode()
+    files["README.md"] = model_card.rendered(summary, place).encode()
     return sorted(files.items())
 
 
@@ -115,7 +122,18 @@ def _copied(folder: Path) -> Iterator[str]:
         folders[:] = sorted(f for f in folders if not f.startswith((".", "__")) and f not in _LEFT)
         for name in names:
             if not name.startswith(".") and not _is(name, (*_WEIGHTS, *_NOT_ITS_OWN)):
+                _check_readable(Path(place, name))
                 yield str(inside / name)
+
+
+def _check_readable(path: Path) -> None:
+    """Refuses, before the weights are merged, what could not be copied after it."""
+    if not path.exists():
+        raise ModelError(f"{path}: the link leads nowhere; restore the file, or delete the link")
+    if not path.is_file():
+        raise ModelError(f"{path}: is no regular file; move it out of the model's folder")
+    if not os.access(path, os.R_OK):
+        raise ModelError(f"{path}: cannot be read; change its permissions (chmod +r)")
 
 
 def _is(name: str, patterns: tuple[str, ...]) -> bool:

@@ -56,8 +56,8 @@ class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise _InterruptedError from None  # click would print an empty line
+        except KeyboardInterrupt as interrupt:
+            raise _InterruptedError(*interrupt.args) from None  # click would print an empty line
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -107,8 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
-    except (_InterruptedError, KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", 130)
+    except (_InterruptedError, KeyboardInterrupt, click.Abort) as interrupt:
+        return _fail(": ".join(["interrupted", *map(str, interrupt.args)]), 130)
     except BrokenPipeError:
         # The reader has gone (`| head`). Python would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -50,11 +50,16 @@ pub fn enter<T: Send>(py: Python, watch: &Watch, progress: Option<Py<PyAny>>, wo
         }
     });
     if let Some(e) = raised {
-        return Err(e);
+        // Whoever pressed Ctrl-C a moment too late must know that the output is there.
+        let late = matches!(result, Ok(Ok(_))) && e.is_instance_of::<PyKeyboardInterrupt>(py);
+        return Err(if late { PyKeyboardInterrupt::new_err("the work was finished already") } else { e });
     }
     match result {
         Ok(Ok(value)) => {
-            tell()?;
+            // The last word of progress; a Ctrl-C that comes only now is heard by Python itself.
+            if let Some(progress) = &progress {
+                progress.call1(py, (watch.done.load(Ordering::Relaxed), watch.total.load(Ordering::Relaxed)))?;
+            }
             Ok(value)
         }
         Ok(Err(e)) => Err(raise(py, e)),

@@ -7,6 +7,10 @@ use serde_json::{json, Map, Value as Json};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 
+/// Names in the output that no side file may have.
+pub const MANIFEST: &str = "mergecore.json";
+pub const INDEX: &str = "model.safetensors.index.json";
+
 pub const DEFAULT_SHARD: u64 = 5_000_000_000;
 
 /// The files of the output and each job's place in them.

@@ -16,6 +16,8 @@ use crate::params::Params;
 pub const DEFAULT_SEED: u64 = 42;
 
 const KEYS: [&str; 10] = ["merge_method", "base_model", "models", "parameters", "dtype", "out_dtype", "onto", "donor", "ignore", "seed"];
+/// mergekit's parameter that changes nothing in any method, there or here.
+const IDLE: &str = "int8_mask";
 /// mergekit's keys that this version does not know how to honour. Refused, since ignoring one would give another merge.
 const LATER: [&str; 6] = ["slices", "modules", "tokenizer_source", "tokenizer", "chat_template", "modifiers"];
 
@@ -26,6 +28,8 @@ pub struct Recipe {
     pub method: Arc<dyn Method>,
     /// What task vectors are taken from; none for methods that merge weights.
     pub base: Option<String>,
+    /// A base that is one of the models, since the method merges it: names, order and dtypes are its.
+    pub joined: Option<String>,
     /// The inputs, in the order of the parameters (with the base first or last where the method merges it).
     pub models: Vec<String>,
     /// What the merged task vector is added to, if not the base.
@@ -77,6 +81,7 @@ impl Recipe {
             method: (spec.bind)(&params)?.into(),
             params,
             base: recipe.base,
+            joined: recipe.joined,
             models: recipe.models.into_iter().map(|(model, _)| model).collect(),
             onto,
             donor: text_of(&keys, "donor")?,
@@ -95,6 +100,11 @@ impl Recipe {
         } else {
             1.0
         }
+    }
+
+    /// Whose names, order and dtypes the output has: the base's, else the first model's.
+    pub fn reference(&self) -> &String {
+        self.base.as_ref().or(self.joined.as_ref()).unwrap_or(&self.models[0])
     }
 
     /// Every reference, once each: base, models, onto, donor.
@@ -116,7 +126,7 @@ impl Recipe {
         let model = |(model, parameters): (&String, Json)| json!({"model": model, "parameters": parameters});
         json!({
             "merge_method": self.spec.name,
-            "base_model": self.base,
+            "base_model": self.base.as_ref().or(self.joined.as_ref()),
             "models": self.models.iter().zip(each).map(model).collect::<Vec<_>>(),
             "parameters": shared,
             "onto": self.onto,
@@ -132,6 +142,7 @@ impl Recipe {
 struct Draft {
     spec: &'static Spec,
     base: Option<String>,
+    joined: Option<String>,
     models: Vec<(String, Map<String, Json>)>,
     shared: Map<String, Json>,
     notes: Vec<String>,
@@ -161,7 +172,8 @@ impl Draft {
             };
             models.push((model, parameters));
         }
-        Ok(Draft { spec, base: None, models, shared: mapping(keys, "parameters")?, notes: Vec::new(), warnings: Vec::new() })
+        let shared = mapping(keys, "parameters")?;
+        Ok(Draft { spec, base: None, joined: None, models, shared, notes: Vec::new(), warnings: Vec::new() })
     }
 
     /// Where the base goes, by the method: out of the list, or into it.
@@ -186,16 +198,16 @@ impl Draft {
                     self.models.push((base.clone(), Map::new()));
                     self.notes.push(format!("{base} joins the average as one more model"));
                 }
-                self.base = None;
+                self.joined = self.base.take();
             }
             (Base::First, Some(at)) => {
                 let first = self.models.remove(at);
                 self.models.insert(0, first);
-                self.base = None;
+                self.joined = self.base.take();
             }
             (Base::First, None) => {
                 self.models.insert(0, (base, Map::new()));
-                self.base = None;
+                self.joined = self.base.take();
             }
         }
         Ok(())
@@ -220,7 +232,7 @@ impl Draft {
 
     /// Takes out the keys that have no effect in mergekit either, and says so.
     fn drop_idle(&mut self) {
-        for key in self.spec.idle {
+        for key in self.spec.idle.iter().chain([&IDLE]) {
             let shared = self.shared.remove(*key).is_some();
             let own = self.models.iter_mut().map(|(_, parameters)| parameters.remove(*key).is_some()).fold(false, |a, b| a | b);
             if shared || own {

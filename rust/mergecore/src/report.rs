@@ -14,8 +14,6 @@ use crate::plan::{self, Head, Job, Plan, Work};
 use crate::write::journal::Record;
 use crate::write::SideFile;
 
-pub const MANIFEST: &str = "mergecore.json";
-pub const INDEX: &str = "model.safetensors.index.json";
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub fn pretty(json: &Json) -> Vec<u8> {

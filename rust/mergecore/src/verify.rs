@@ -9,7 +9,7 @@ use serde_json::{json, Value as Json};
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Kind, Result};
-use crate::report::{INDEX, MANIFEST};
+use crate::layout::{INDEX, MANIFEST};
 use crate::run::Watch;
 
 /// What was compared, and what did not fit; every problem names its file or tensor.

@@ -403,7 +403,7 @@ fn survive(dir: &Path) -> std::result::Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(config(400))]
+    #![proptest_config(config())]
 
     #[test]
     fn no_damage_to_a_file_is_a_crash(edits in edits(), length_too: bool) {

@@ -196,6 +196,7 @@ fn less_memory_changes_no_byte() {
                 }
             }
             assert_eq!(choose(enough).unwrap().threads, 1, "{recipe}");
+            assert_eq!(Limits::choose(&plan, Some(0), None, None).unwrap_err().kind, Wrong::Recipe);
         }
     }
 }

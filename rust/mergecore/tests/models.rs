@@ -35,16 +35,18 @@ fn merge(models: &[(&str, &Model)], recipe: &Json, run: Run) -> (Model, Json) {
 
 #[test]
 fn sharded_inputs_are_the_same_model() {
-    let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let family = family(Make::Mixed);
-    save(&family, whole.path());
-    // Each member is cut in its own way, so that no two models have a tensor in shards of the same number.
-    family.iter().enumerate().for_each(|(i, (name, model))| model.save_shards(&cut.path().join(name), i + 2));
-    for spec in METHODS {
-        for setting in settings(spec, others) {
-            let recipe = recipe(spec, &setting);
-            let merge = |dir: &Path| into_memory(&plan(dir, &recipe).unwrap(), RUN).unwrap();
-            assert!(merge(whole.path()) == merge(cut.path()), "{recipe}: the order of the tensors in the files is seen");
+    for make in [Make::Mixed, Make::Tied] {
+        let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let family = family(make);
+        save(&family, whole.path());
+        // Each member is cut in its own way, so that no two models have a tensor in shards of the same number.
+        family.iter().enumerate().for_each(|(i, (name, model))| model.save_shards(&cut.path().join(name), i + 2));
+        for spec in METHODS {
+            for setting in settings(spec, others) {
+                let recipe = recipe(spec, &setting);
+                let merge = |dir: &Path| into_memory(&plan(dir, &recipe).unwrap(), RUN).unwrap();
+                assert!(merge(whole.path()) == merge(cut.path()), "{recipe}: the order of the tensors in the files is seen");
+            }
         }
     }
 }
@@ -81,9 +83,25 @@ fn output_shards_are_small_enough_complete_and_indexed() {
             }
         }
         assert_eq!(index["weight_map"], json!(places));
+        assert!(index["weight_map"].as_object().unwrap().keys().is_sorted());
         assert_eq!(index["metadata"]["total_size"], whole.parts.iter().map(|part| part.bytes.len()).sum::<usize>());
     }
     assert!(!dir.path().join("whole/model.safetensors.index.json").exists());
+}
+
+#[test]
+fn a_tensor_is_where_the_index_says() {
+    // An older copy of it lies in another shard.
+    let (dir, place) = (tempfile::tempdir().unwrap(), ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]);
+    let one = |name: &str, x: f64| Model::default().floats(name, Dtype::F32, &[1], &[x]);
+    one("w", 1.0).save(&dir.path().join("a"));
+    fs::rename(dir.path().join("a/model.safetensors"), dir.path().join("a").join(place[0])).unwrap();
+    fs::write(dir.path().join("a").join(place[1]), model::image(&one("w", 2.0).floats("v", Dtype::F32, &[1], &[3.0]).parts)).unwrap();
+    for (shard, x) in [(1, 2.0), (0, 1.0)] {
+        model::save_index(&dir.path().join("a"), &json!({"weight_map": {"w": place[shard], "v": place[1]}}));
+        let merged = into_memory(&plan(dir.path(), &mean(&["a"])).unwrap(), RUN).unwrap();
+        assert_eq!((merged.part("w").values(), merged.part("v").values()), (vec![x], vec![3.0]));
+    }
 }
 
 #[test]
@@ -109,6 +127,9 @@ fn the_output_has_the_first_models_types_or_those_asked_for() {
     assert_eq!(types(mean(&["b", "a"])), (Dtype::F64, Dtype::F32));
     let vectors = |models: &[&str], base: &str| json!({"merge_method": "task_arithmetic", "models": models, "base_model": base});
     assert_eq!(types(vectors(&["a"], "b")), (Dtype::F64, Dtype::F32));
+    // A base that joins an average is the last of it, and still the base.
+    let joined = json!({"merge_method": "linear", "models": ["a"], "base_model": "b"});
+    assert_eq!(types(joined), (Dtype::F64, Dtype::F32));
     for dtype in Dtype::FLOATS {
         let mut recipe = mean(&["a", "b"]);
         recipe["dtype"] = json!(dtype.name());
@@ -266,6 +287,7 @@ fn the_config_is_told_whether_there_is_a_head() {
     with_head(tied(1.0), 1.0).save(&dir.path().join("copy"));
     with_head(tied(1.0), 4.0).config(untied.clone()).save(&dir.path().join("untied"));
     for (models, donor, told) in [
+        // (tie the config, untie the config)
         (["tied", "tied"], None, [true, false]),
         (["tied", "copy"], None, [true, false]),
         (["tied", "untied"], None, [false, true]),
@@ -281,6 +303,20 @@ fn the_config_is_told_whether_there_is_a_head() {
         let summary = mergecore::report::summary(&plan, &layout, limits.threads, limits.bytes(&plan));
         assert_eq!((&summary["tied"], &summary["untied"]), (&json!(told[0]), &json!(told[1])), "{recipe}");
     }
+}
+
+#[test]
+fn a_head_that_is_ignored_decides_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    tied(0.0).save(&dir.path().join("a"));
+    with_head(tied(1.0), 4.0).save(&dir.path().join("b"));
+    let mut recipe = mean(&["a", "b"]);
+    recipe["ignore"] = json!([HEAD]);
+    let plan = plan(dir.path(), &recipe).unwrap();
+    let (layout, limits) = laid_out(&plan, RUN).unwrap();
+    let summary = mergecore::report::summary(&plan, &layout, limits.threads, limits.bytes(&plan));
+    // An untied config without a head is a model whose head is made up when it is loaded.
+    assert!(!plan.has_head() && summary["untied"] == false, "{}", summary["notes"]);
 }
 
 // What is told about it

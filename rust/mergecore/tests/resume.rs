@@ -16,7 +16,7 @@ use mergecore::methods::METHODS;
 use mergecore::plan::{Plan, Work};
 use mergecore::run::Watch;
 use mergecore::verify::verify;
-use mergecore::write::journal::{Journal, Record};
+use mergecore::write::journal::{Journal, Record, NAME as JOURNAL};
 use model::family::{family, recipe, save, setting, Make};
 use model::{files, finish, plan, Model, Run, RUN};
 use rows::Dice;
@@ -60,7 +60,7 @@ fn partial(out: &Path) -> PathBuf {
 
 /// Lines of the journal that tell of finished tensors.
 fn journalled(out: &Path) -> usize {
-    fs::read_to_string(partial(out).join("journal.jsonl")).map_or(0, |text| text.lines().count().saturating_sub(1))
+    fs::read_to_string(partial(out).join(JOURNAL)).map_or(0, |text| text.lines().count().saturating_sub(1))
 }
 
 /// Waits until the journal tells of a tensor, at most ten seconds.
@@ -234,11 +234,11 @@ fn a_journal_cut_anywhere_is_no_obstacle() {
     let scene = Scene::of(dir, json!({"merge_method": "linear", "models": ["a", "b"]}));
     let out = scene.out();
     scene.stop_late(&out);
-    let journal = fs::read(partial(&out).join("journal.jsonl")).unwrap();
+    let journal = fs::read(partial(&out).join(JOURNAL)).unwrap();
     for cut in 0..journal.len() {
         let again = scene.dir.path().join("again");
         copy(&partial(&out), &partial(&again));
-        fs::write(partial(&again).join("journal.jsonl"), &journal[..cut]).unwrap();
+        fs::write(partial(&again).join(JOURNAL), &journal[..cut]).unwrap();
         scene.run(&again, CUT).unwrap_or_else(|e| panic!("cut at {cut} of {}: {e}", journal.len()));
         scene.assert_whole(&again);
         fs::remove_dir_all(again).unwrap();
@@ -250,7 +250,7 @@ fn a_damaged_journal_is_refused_by_name() {
     let scene = Scene::ties(Make::Plain);
     let out = scene.out();
     scene.stop_late(&out);
-    let path = partial(&out).join("journal.jsonl");
+    let path = partial(&out).join(JOURNAL);
     let journal = fs::read(&path).unwrap();
     let mut dice = Dice(1);
     let mut refused = 0;
@@ -347,7 +347,7 @@ fn a_line_is_not_glued_to_one_that_was_cut() {
     let record = |name: &str| Record { name: name.into(), digest: "d".into(), delta: None, unfinite: [0, 0], sources: Vec::new() };
     let open = || Journal::open(dir.path(), "recipe", "inputs", false).unwrap();
     open().0.add(vec![record("one")]).unwrap();
-    let path = dir.path().join("journal.jsonl");
+    let path = dir.path().join(JOURNAL);
     fs::write(&path, [fs::read(&path).unwrap(), b"{\"done\": [{\"na".to_vec()].concat()).unwrap();
     open().0.add(vec![record("two")]).unwrap();
     assert_eq!(open().1.into_keys().collect::<Vec<_>>(), ["one", "two"]);
@@ -425,7 +425,7 @@ fn an_output_that_was_moved_aside_is_not_lost() {
         watch.cancelled.fetch_or(read == 9, Ordering::SeqCst);
     });
     finish(&stopped, &out, Run { overwrite: true, threads: 1, ..CUT }, &watch).unwrap_err();
-    fs::rename(&out, partial(&out).join("replaced")).unwrap();
+    fs::rename(&out, partial(&out).join(".mergecore-replaced")).unwrap();
     // Without --overwrite the old one is back where it was; with it, the new one takes its place.
     let refused = scene.run(&out, CUT).unwrap_err();
     assert!(refused.kind == Kind::Exists && files(&out) == old, "{refused}");

@@ -50,7 +50,7 @@ pub fn find(path: &Path) -> Result<Found> {
         [one] => Ok(Found { files: vec![path.join(one)], index: None }),
         [] => Err(Error::model(format!("{}: {}", path.display(), why_none(&names)))),
         _ => Err(Error::model(format!(
-            "{}: holds {} .safetensors files and no {INDEX} that says which belong together",
+            "{}: holds {} .safetensors files and no {INDEX} that says which belong together; download it, or give one file",
             path.display(),
             shards.len()
         ))),
@@ -77,10 +77,10 @@ fn read_index(folder: &Path) -> Result<Found> {
     let bad = |what: String| Error::model(format!("{}: {what}", path.display()));
     let text = std::fs::read_to_string(&path).map_err(|e| Error::opening(&path, &e))?;
     let json: Json = serde_json::from_str(&text).map_err(|e| bad(format!("is not valid JSON ({e}); download it again")))?;
-    let entries = json["weight_map"].as_object().ok_or_else(|| bad("has no weight_map".into()))?;
+    let entries = json["weight_map"].as_object().ok_or_else(|| bad("has no weight_map; download it again".into()))?;
     let (mut map, mut files) = (BTreeMap::new(), Vec::new());
     for (tensor, file) in entries {
-        let name = file.as_str().ok_or_else(|| bad(format!("gives no file for tensor {tensor}")))?;
+        let name = file.as_str().ok_or_else(|| bad(format!("gives no file for tensor {tensor}; download it again")))?;
         let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
         if !plain || name.is_empty() {
             return Err(bad(format!("points to \"{name}\" for tensor {tensor}, which is outside the model's folder")));
@@ -116,9 +116,11 @@ impl Found {
     pub fn check_complete(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
         let Some(index) = &self.index else { return Ok(()) };
         match index.map.iter().find(|(name, _)| !tensors.contains_key(*name)) {
-            Some((name, file)) => {
-                Err(Error::model(format!("{}: puts tensor {name} into {}, which does not hold it", index.path.display(), file.display())))
-            }
+            Some((name, file)) => Err(Error::model(format!(
+                "{}: puts tensor {name} into {}, which does not hold it; download both again",
+                index.path.display(),
+                file.display()
+            ))),
             None => Ok(()),
         }
     }

@@ -67,7 +67,7 @@ pub fn read(path: &Path, file: &File) -> Result<Header> {
 }
 
 fn entry(name: String, json: &Json, data: u64) -> std::result::Result<Entry, String> {
-    let code = json["dtype"].as_str().ok_or_else(|| format!("tensor {name} has no dtype"))?;
+    let code = json["dtype"].as_str().ok_or_else(|| format!("tensor {name} has no dtype; download it again"))?;
     let dtype = Dtype::from_code(code).ok_or_else(|| match code {
         c if c.starts_with("F8") || c.starts_with("F4") || c.starts_with("F6") => {
             format!(
@@ -77,15 +77,20 @@ fn entry(name: String, json: &Json, data: u64) -> std::result::Result<Entry, Str
         _ => format!("tensor {name} has the dtype {code}, which cannot be merged (float64, float32, bfloat16 and float16 can)"),
     })?;
     let numbers = |key: &str| -> Option<Vec<u64>> { json[key].as_array()?.iter().map(Json::as_u64).collect() };
-    let shape = numbers("shape").ok_or_else(|| format!("tensor {name} has no valid shape"))?;
-    let offsets = numbers("data_offsets").filter(|o| o.len() == 2).ok_or_else(|| format!("tensor {name} has no valid data_offsets"))?;
+    let shape = numbers("shape").ok_or_else(|| format!("tensor {name} has no valid shape; download it again"))?;
+    let offsets = numbers("data_offsets")
+        .filter(|o| o.len() == 2)
+        .ok_or_else(|| format!("tensor {name} has no valid data_offsets; download it again"))?;
     let bytes = shape.iter().try_fold(dtype.size() as u64, |product, n| product.checked_mul(*n));
     match (bytes, offsets[1].checked_sub(offsets[0])) {
         (Some(bytes), Some(span)) if bytes == span => {
-            let offset = offsets[0].checked_add(data).ok_or_else(|| format!("tensor {name}: its offsets overflow"))?;
+            let offset = offsets[0].checked_add(data).ok_or_else(|| format!("tensor {name}: its offsets overflow; download it again"))?;
             Ok(Entry { name, dtype, shape, offset, bytes })
         }
-        _ => Err(format!("tensor {name}: its data_offsets {offsets:?} do not fit its shape {shape:?} of {}", dtype.name())),
+        _ => Err(format!(
+            "tensor {name}: its data_offsets {offsets:?} do not fit its shape {shape:?} of {}; download it again",
+            dtype.name()
+        )),
     }
 }
 
@@ -93,7 +98,7 @@ fn check_names(entries: &[Entry]) -> std::result::Result<(), String> {
     let mut names: Vec<&str> = entries.iter().map(|e| e.name.as_str()).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(format!("its header names the tensor {} twice", pair[0])),
+        Some(pair) => Err(format!("its header names the tensor {} twice; download it again", pair[0])),
         None => Ok(()),
     }
 }
@@ -103,12 +108,16 @@ fn check_places(entries: &mut [Entry], data: u64, length: u64) -> std::result::R
     let (mut end, mut before) = (data, "the header");
     for entry in entries.iter() {
         if entry.offset < end {
-            return Err(format!("tensor {} overlaps {before}", entry.name));
+            return Err(format!("tensor {} overlaps {before}; download it again", entry.name));
         }
         if entry.offset > end {
-            return Err(format!("{} bytes between {before} and tensor {} belong to no tensor", entry.offset - end, entry.name));
+            let gap = entry.offset - end;
+            return Err(format!("{gap} bytes between {before} and tensor {} belong to no tensor; download it again", entry.name));
         }
-        end = entry.offset.checked_add(entry.bytes).ok_or_else(|| format!("tensor {}: its offsets overflow", entry.name))?;
+        end = entry
+            .offset
+            .checked_add(entry.bytes)
+            .ok_or_else(|| format!("tensor {}: its offsets overflow; download it again", entry.name))?;
         if end > length {
             return Err(format!(
                 "is truncated in tensor {}: it should have {end} bytes there and has {length}; download it again",
@@ -118,7 +127,7 @@ fn check_places(entries: &mut [Entry], data: u64, length: u64) -> std::result::R
         before = &entry.name;
     }
     if end != length {
-        return Err(format!("{} bytes after {before} belong to no tensor", length - end));
+        return Err(format!("{} bytes after {before} belong to no tensor; download it again", length - end));
     }
     Ok(())
 }

@@ -100,7 +100,11 @@ impl Checkpoint<'static> {
                 let tensor =
                     Tensor { dtype: entry.dtype, shape: entry.shape, file: files.len(), offset: entry.offset, source: file.clone() };
                 if tensors.insert(entry.name.clone(), tensor).is_some() {
-                    return Err(Error::model(format!("{}: tensor {} is in another shard, too", path.display(), entry.name)));
+                    return Err(Error::model(format!(
+                        "{}: tensor {} is in another shard, too; is a file of another version among them?",
+                        path.display(),
+                        entry.name
+                    )));
                 }
             }
             files.push(file);

@@ -22,6 +22,25 @@ impl Rescale {
             _ => Rescale::None,
         }
     }
+
+    /// How many sums `apply` needs to have been measured over the tensor: Σ|δ| and Σ|δ̂| of each model.
+    pub fn sums(self, models: usize) -> usize {
+        if self == Rescale::L1 {
+            2 * models
+        } else {
+            0
+        }
+    }
+
+    /// Makes up in one model's row for what was dropped; `sums` are that model's two.
+    pub fn apply<R: Real>(self, delta: &mut [R], density: f64, sums: &[f64]) {
+        match self {
+            Rescale::Inverse if density > 0.0 => blend::divide(delta, R::of(density)),
+            // Sums this small would scale rounding noise (mergekit's guard, kept).
+            Rescale::L1 if sums[0] >= 1e-7 && sums[1] >= 1e-7 => blend::scale(delta, R::of(sums[0] / sums[1])),
+            _ => {}
+        }
+    }
 }
 
 /// How each task vector is thinned out.
@@ -45,11 +64,7 @@ impl Thin {
 
     /// How many sums `apply` needs to have been measured over the tensor.
     pub fn sums(&self) -> usize {
-        if self.rescale == Rescale::L1 {
-            2 * self.density.len()
-        } else {
-            0
-        }
+        self.rescale.sums(self.density.len())
     }
 
     /// Σ|δ| and Σ|δ∘m| of each model's row. `key` gives a model's random stream, `first` is the index of the rows' first element.
@@ -69,17 +84,7 @@ impl Thin {
                 continue;
             }
             mask::apply(key(model), first, *density, delta);
-            match self.rescale {
-                Rescale::Inverse if *density > 0.0 => blend::divide(delta, R::of(*density)),
-                Rescale::L1 => {
-                    let (all, kept) = (sums[2 * model], sums[2 * model + 1]);
-                    // Sums this small would scale rounding noise (mergekit's guard, kept).
-                    if all >= 1e-7 && kept >= 1e-7 {
-                        blend::scale(delta, R::of(all / kept));
-                    }
-                }
-                _ => {}
-            }
+            self.rescale.apply(delta, *density, sums.get(2 * model..).unwrap_or_default());
         }
     }
 }

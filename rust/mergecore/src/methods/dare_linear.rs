@@ -20,7 +20,7 @@ pub const SPEC: Spec = Spec {
     base: Base::Required,
     models: (1, usize::MAX),
     params: &[WEIGHT, Param { default: Default::Number(0.5), ..DENSITY }, LAMBDA, NORMALIZE, RESCALE],
-    idle: &["int8_mask"],
+    idle: &[],
     order_free: false,
     bind,
 };

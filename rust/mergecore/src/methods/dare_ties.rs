@@ -28,7 +28,7 @@ pub const SPEC: Spec = Spec {
         RESCALE,
         Param { doc: "what the sums of rescale: l1 and the sign of a zero sum are taken over: each tensor, or the whole model", ..SCOPE },
     ],
-    idle: &["int8_mask"],
+    idle: &[],
     order_free: false,
     bind,
 };

@@ -18,7 +18,7 @@ pub const SPEC: Spec = Spec {
     base: Base::Required,
     models: (1, usize::MAX),
     params: &[WEIGHT, LAMBDA, NORMALIZE],
-    idle: &["density", "rescale", "int8_mask"],
+    idle: &["density", "rescale"],
     order_free: true,
     bind,
 };

@@ -7,15 +7,16 @@
 use super::{Base, Block, Facts, Formula, Method, Need, Scope, Spec};
 use crate::dtype::Real;
 use crate::error::Result;
-use crate::kernels::{blend, elect};
-use crate::params::{Default, Param, Params, DENSITY, LAMBDA, NORMALIZE, SCOPE, WEIGHT};
+use crate::kernels::thin::Rescale;
+use crate::kernels::{angle, blend, elect};
+use crate::params::{Default, Param, Params, DENSITY, LAMBDA, NORMALIZE, RESCALE, SCOPE, WEIGHT};
 
 pub const SPEC: Spec = Spec {
     name: "ties",
     summary: "trim, elect signs, and merge the task vectors' elements that agree",
     formula: "θ = θ₀ + λ Σ_{i agrees} wᵢδ̂ᵢ / Σ_{i agrees} wᵢ,  δ̂ᵢ = the density·n largest of δᵢ;  agrees: sign(δ̂ᵢ) = sign(Σ wⱼδ̂ⱼ)",
     paper: "Yadav et al., TIES-Merging, NeurIPS 2023, arXiv:2306.01708",
-    cost: "one more pass over a tensor for its thresholds; scope: model reads everything about three times",
+    cost: "one more pass over a tensor for its thresholds, and one for rescale: l1; scope: model reads everything about three times",
     base: Base::Required,
     models: (1, usize::MAX),
     params: &[
@@ -23,9 +24,10 @@ pub const SPEC: Spec = Spec {
         Param { default: Default::Number(0.2), ..DENSITY },
         LAMBDA,
         Param { default: Default::Flag(true), doc: "divide by the weights that agree (a mean rather than a sum)", ..NORMALIZE },
+        Param { default: Default::Word("none"), ..RESCALE },
         Param { doc: "what a threshold is taken over: each tensor, or the whole model (the paper's)", ..SCOPE },
     ],
-    idle: &["int8_mask"],
+    idle: &[],
     order_free: true,
     bind,
 };
@@ -34,12 +36,14 @@ struct Ties {
     weight: Vec<f64>,
     density: Vec<f64>,
     normalize: bool,
+    rescale: Rescale,
     scope: Scope,
 }
 
 fn bind(params: &Params) -> Result<Box<dyn Method>> {
     let scope = if params.word("scope") == "model" { Scope::Model } else { Scope::Tensor };
-    Ok(Box::new(Ties { weight: params.each("weight"), density: params.each("density"), normalize: params.flag("normalize"), scope }))
+    let (weight, density, rescale) = (params.each("weight"), params.each("density"), Rescale::named(params.word("rescale")));
+    Ok(Box::new(Ties { weight, density, normalize: params.flag("normalize"), rescale, scope }))
 }
 
 /// How many of `elements` a density keeps: rounded down, but at least one where it is not zero.
@@ -52,10 +56,16 @@ fn kept(density: f64, elements: u64) -> u64 {
 }
 
 impl Ties {
+    /// How many sums the rescaling wants.
+    fn measured(&self) -> usize {
+        self.rescale.sums(self.weight.len())
+    }
+
     fn trim<R: Real>(&self, block: &mut Block<R>, facts: &Facts) {
-        for ((delta, w), cutoff) in block.inputs.iter_mut().zip(&self.weight).zip(&facts.cutoffs) {
+        for (model, (delta, cutoff)) in block.inputs.iter_mut().zip(&facts.cutoffs).enumerate() {
             cutoff.trim(block.number, delta);
-            blend::scale(delta, R::of(*w));
+            self.rescale.apply(delta, self.density[model], facts.sums.get(2 * model..).unwrap_or_default());
+            blend::scale(delta, R::of(self.weight[model]));
         }
         elect::tally(block.out, block.inputs);
     }
@@ -70,7 +80,10 @@ impl Method for Ties {
         if facts.cutoffs.is_empty() {
             return Need::Largest(self.density.iter().map(|d| kept(*d, elements)).collect());
         }
-        Need::sums(usize::from(self.scope == Scope::Model), facts)
+        match Need::sums(self.measured(), facts) {
+            Need::Nothing if self.scope == Scope::Model && facts.sums.len() == self.measured() => Need::Sums(1),
+            need => need,
+        }
     }
 }
 
@@ -80,13 +93,21 @@ impl<R: Real> Formula<R> for Ties {
     }
 
     fn sums(&self, block: &mut Block<R>, facts: &Facts, sums: &mut [f64]) {
-        self.trim(block, facts);
-        sums[0] = elect::majority(block.out);
+        if facts.sums.len() < self.measured() {
+            for (model, (delta, cutoff)) in block.inputs.iter_mut().zip(&facts.cutoffs).enumerate() {
+                sums[2 * model] = angle::l1(delta);
+                cutoff.trim(block.number, delta);
+                sums[2 * model + 1] = angle::l1(delta);
+            }
+        } else {
+            self.trim(block, facts);
+            sums[0] = elect::majority(block.out);
+        }
     }
 
     fn merge(&self, block: &mut Block<R>, facts: &Facts) {
         self.trim(block, facts);
-        let zero = facts.sums.first().copied().unwrap_or(1.0);
+        let zero = facts.sums.get(self.measured()).copied().unwrap_or(1.0);
         elect::disjoint(block.out, block.inputs, &self.weight, self.normalize, zero, block.spare);
     }
 }

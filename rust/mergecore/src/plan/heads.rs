@@ -7,7 +7,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 
-use super::names::{ends, EMBEDDINGS, HEADS};
+use super::names::{ends, is_head, EMBEDDINGS};
 use super::Head;
 
 /// What is to be done about the head; nothing if there is none or all models agree.
@@ -16,14 +16,15 @@ pub struct Heads {
     verdict: Head,
 }
 
-pub fn reconcile(all: &[&Checkpoint]) -> Result<Heads> {
+/// `reference` says which of several embeddings is meant; tensors that are `ignored` decide nothing.
+pub fn reconcile(reference: &Checkpoint, all: &[&Checkpoint], ignored: &dyn Fn(&str) -> bool) -> Result<Heads> {
     let nothing = Ok(Heads { pair: None, verdict: Head::AsItIs });
-    let head = all.iter().flat_map(|m| m.tensors.keys()).find(|name| HEADS.iter().any(|end| ends(name, end)));
+    let head = all.iter().flat_map(|m| m.tensors.keys()).find(|name| is_head(name) && !ignored(name));
     // Of several embeddings (T5 has three names for one) the first in this order that all models have.
     let embedding = EMBEDDINGS
         .iter()
-        .flat_map(|end| all[0].tensors.keys().filter(move |name| ends(name, end)))
-        .find(|name| all.iter().all(|m| m.tensors.contains_key(*name)));
+        .flat_map(|end| reference.tensors.keys().filter(move |name| ends(name, end)))
+        .find(|name| !ignored(name) && all.iter().all(|m| m.tensors.contains_key(*name)));
     let (Some(head), Some(embedding)) = (head, embedding) else { return nothing };
 
     let with: Vec<&&Checkpoint> = all.iter().filter(|m| m.tensors.contains_key(head)).collect();
@@ -34,7 +35,7 @@ pub fn reconcile(all: &[&Checkpoint]) -> Result<Heads> {
     if all.iter().any(|m| !m.tensors.contains_key(head) && m.tied() == Some(false)) {
         return nothing;
     }
-    if all[0].files.is_empty() {
+    if reference.files.is_empty() {
         // In memory there is no config to tie: whoever passes a head gets one back.
         return Ok(Heads { pair: Some((head.clone(), embedding.clone())), verdict: Head::AsItIs });
     }

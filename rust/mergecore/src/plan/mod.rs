@@ -89,10 +89,13 @@ pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan
     let inputs = recipe.models.iter().map(find).collect::<Result<Vec<_>>>()?;
     let all: Vec<&Checkpoint> = base.iter().chain(&inputs).chain(&onto).copied().collect();
 
-    // The reference decides names, order and dtypes: the base, else the first model.
-    let reference = all[0];
-    let heads = heads::reconcile(&all)?;
-    let (ignored, names) = account(&recipe, &all, &heads)?;
+    let reference = find(recipe.reference())?;
+    let asked = |name: &str| recipe.ignore.iter().any(|glob| names::matches(glob, name));
+    let heads = heads::reconcile(reference, &all, &asked)?;
+    let (ignored, names) = account(&asked, &all, &heads)?;
+    if let Some(donor) = recipe.donor.as_ref().map(find).transpose()? {
+        check_donor(donor, reference, &names, &asked)?;
+    }
     let tensor = |model: &Checkpoint<'a>, name: &str| model.tensor(heads.source(model, name)).cloned();
 
     let mut jobs = Vec::new();
@@ -131,19 +134,18 @@ pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan
                 }
             }
         }
-        jobs.push(job);
+        jobs.push(((first.file, first.offset), job));
     }
     if jobs.is_empty() {
         return Err(Error::recipe("every tensor is ignored: nothing is left to merge"));
     }
     // One threshold over the whole model compares magnitudes of all tensors: they must be of one type.
-    if recipe.method.scope() == Scope::Model && jobs.iter().any(|job| job.wide) {
-        jobs.iter_mut().for_each(|job| job.wide = true);
+    if recipe.method.scope() == Scope::Model && jobs.iter().any(|(_, job)| job.wide) {
+        jobs.iter_mut().for_each(|(_, job)| job.wide = true);
     }
-    jobs.sort_by_key(|job| {
-        let source = job.sources()[0];
-        (source.file, source.offset, job.name.clone())
-    });
+    // The reference's files are read forward.
+    jobs.sort_by_key(|(place, _)| *place);
+    let jobs = jobs.into_iter().map(|(_, job)| job).collect();
     let mut notes = recipe.notes.clone();
     notes.extend(heads.note());
     let (head, warnings) = (heads.verdict(), recipe.warnings.clone());
@@ -151,12 +153,12 @@ pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan
 }
 
 /// Which names are left out, and which are in the output: they must be the same in all models.
-fn account(recipe: &Recipe, all: &[&Checkpoint], heads: &heads::Heads) -> Result<(Vec<String>, BTreeSet<String>)> {
+fn account(asked: &dyn Fn(&str) -> bool, all: &[&Checkpoint], heads: &heads::Heads) -> Result<(Vec<String>, BTreeSet<String>)> {
     let mut ignored = BTreeSet::new();
     let mut holders: BTreeMap<&str, usize> = BTreeMap::new();
     for model in all {
         for (name, tensor) in &model.tensors {
-            if recipe.ignore.iter().any(|glob| names::matches(glob, name)) || names::derived(name, tensor) {
+            if asked(name) || names::derived(name, tensor) {
                 ignored.insert(name.clone());
             } else if !heads.drops(name) {
                 *holders.entry(name).or_default() += 1;
@@ -172,6 +174,29 @@ fn account(recipe: &Recipe, all: &[&Checkpoint], heads: &heads::Heads) -> Result
         )));
     }
     Ok((ignored.into_iter().collect(), holders.into_keys().map(String::from).collect()))
+}
+
+/// A donor that is no input gives its config to weights that it has not seen: they must be of its architecture and size.
+fn check_donor(donor: &Checkpoint, reference: &Checkpoint, merged: &BTreeSet<String>, asked: &dyn Fn(&str) -> bool) -> Result<()> {
+    let refuse = |what: String| {
+        let (donor, reference) = (&donor.reference, &reference.reference);
+        Err(Error::model(format!("the donor {donor} does not fit: {what} in {reference}; choose another --donor, or leave it out")))
+    };
+    for name in merged.iter().filter(|name| !names::is_head(name)) {
+        let shape = &reference.tensor(name)?.shape;
+        match donor.tensors.get(name) {
+            None => return refuse(format!("it has no tensor {name}, which is")),
+            Some(tensor) if tensor.shape != *shape => {
+                return refuse(format!("tensor {name} has shape {:?} there and {shape:?}", tensor.shape));
+            }
+            Some(_) => {}
+        }
+    }
+    let known = |name: &String| merged.contains(name) || asked(name) || names::is_head(name);
+    match donor.tensors.iter().find(|(name, tensor)| !known(name) && !names::derived(name, tensor)) {
+        Some((name, _)) => refuse(format!("it has a tensor {name}, which is not")),
+        None => Ok(()),
+    }
 }
 
 fn misfit(name: &str, a: &[u64], first: &Checkpoint, b: &[u64], second: &Checkpoint) -> Error {
@@ -201,13 +226,12 @@ impl Plan<'_> {
 
     /// Whether an output head is among the tensors that are written.
     pub fn has_head(&self) -> bool {
-        self.jobs.iter().any(|job| names::HEADS.iter().any(|end| names::ends(&job.name, end)))
+        self.jobs.iter().any(|job| names::is_head(&job.name))
     }
 
     /// What the config of the base (else of the first model) says of its head; and what the donor's says.
     pub fn reference_tied(&self) -> Option<bool> {
-        let reference = self.recipe.base.as_ref().or(self.recipe.models.first())?;
-        self.checkpoints.iter().find(|c| c.reference == *reference)?.tied()
+        self.checkpoints.iter().find(|c| c.reference == *self.recipe.reference())?.tied()
     }
 
     pub fn donor_tied(&self) -> Option<bool> {

@@ -27,7 +27,7 @@ pub const EMBEDDINGS: [&str; 7] = [
 ];
 
 /// Output heads, by the end of their names.
-pub const HEADS: [&str; 2] = ["lm_head.weight", "embed_out.weight"];
+const HEADS: [&str; 2] = ["lm_head.weight", "embed_out.weight"];
 
 pub fn derived(name: &str, tensor: &Tensor) -> bool {
     // GPT-2's causal mask is called like a bias, but has four axes.
@@ -35,9 +35,13 @@ pub fn derived(name: &str, tensor: &Tensor) -> bool {
     causal_mask || DERIVED.iter().any(|glob| matches(glob, name))
 }
 
+pub fn is_head(name: &str) -> bool {
+    HEADS.iter().any(|end| ends(name, end))
+}
+
 /// Whether the first axis of this tensor is the vocabulary.
 pub fn over_vocabulary(name: &str) -> bool {
-    EMBEDDINGS.iter().chain(&HEADS).any(|end| ends(name, end))
+    is_head(name) || EMBEDDINGS.iter().any(|end| ends(name, end))
 }
 
 /// Whether `name` is `end`, or ends with it after a dot.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::{Context, Limits, Outcome, Sink, Watch};
 use crate::error::{Error, Result};
-use crate::layout::Layout;
+use crate::layout::{Layout, INDEX, MANIFEST};
 use crate::plan::Plan;
 use crate::report::{self, Report};
 use crate::write::digest::Digest;
@@ -70,31 +70,30 @@ pub fn merge(
     let out = trimmed(out);
     let inputs: Vec<PathBuf> = plan.checkpoints.iter().map(|c| c.path.clone()).collect();
     write::check(&out, &inputs, overwrite)?;
-    write::recover(&out)?;
-    write::check(&out, &inputs, overwrite)?;
+    write::check_side_files(layout, &side_files)?;
     let prints = report::fingerprints(plan)?;
     let (output, known) = Output::create(&out, layout, &report::recipe_hash(plan, layout), &report::hash_of(&prints), overwrite)?;
     let resumed = known.len();
     let disk = Disk { plan, layout, output: &output, digests: Mutex::default(), records: Mutex::new(known.clone()) };
     let context = Context { plan, limits, sink: &disk, watch };
     std::thread::scope(|scope| {
-        let journal = scope.spawn(|| output.keep_journal());
-        // Guarded, since the journal's thread waits to be stopped whatever happens here.
+        let journal = scope.spawn(|| super::schedule::guarded(|| output.keep_journal()));
+        // Both guarded: a panic is an error that names itself, and the journal's thread waits to be stopped whatever happens here.
         let done = super::schedule::guarded(|| super::run(&context, &|job| known.contains_key(&job.name)));
         output.stop();
         // The journal's own error says more than the writers', who only saw that it stopped.
-        journal.join().map_err(|_| Error::run("the journal's thread died"))?.and(done)
+        journal.join().expect("it is guarded").and(done)
     })?;
     plan.checkpoints.iter().try_for_each(|checkpoint| checkpoint.check_unchanged())?;
 
     let records = disk.records.into_inner().expect("no holder panics");
     let mut side_files = side_files;
     if let Some(index) = &layout.index {
-        side_files.push((report::INDEX.into(), SideFile::Content(report::pretty(index))));
+        side_files.push((INDEX.into(), SideFile::Content(report::pretty(index))));
     }
     let manifest = report::manifest(plan, layout, &prints, &records, &side_files)?;
-    side_files.push((report::MANIFEST.into(), SideFile::Content(report::pretty(&manifest))));
-    output.publish(&side_files, overwrite)?;
+    side_files.push((MANIFEST.into(), SideFile::Content(report::pretty(&manifest))));
+    output.publish(&side_files, overwrite, &|| watch.check_cancelled())?;
     let made: u64 = plan.jobs.iter().filter(|job| !known.contains_key(&job.name)).map(|job| job.bytes()).sum();
     let bytes_read = watch.done.load(Ordering::Relaxed) - made;
     Ok(Report::new(plan, layout, &out, &records, resumed, bytes_read, start.elapsed()))

@@ -96,6 +96,15 @@ pub struct Watch {
     pub total: AtomicU64,
 }
 
+impl Watch {
+    pub fn check_cancelled(&self) -> Result<()> {
+        match self.cancelled.load(Ordering::Relaxed) {
+            true => Err(Error::interrupted()),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Where merged bytes go.
 pub trait Sink: Sync {
     fn write(&self, job: usize, offset: u64, bytes: &[u8]) -> Result<()>;
@@ -134,13 +143,6 @@ impl Context<'_> {
 
     fn progress(&self, bytes: u64) {
         self.watch.done.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn check_cancelled(&self) -> Result<()> {
-        if self.watch.cancelled.load(Ordering::Relaxed) {
-            return Err(Error::interrupted());
-        }
-        Ok(())
     }
 }
 
@@ -242,7 +244,7 @@ where
     }
 
     fn work(&self, tile: usize, desks: &mut Desks) -> Result<()> {
-        self.context.check_cancelled()?;
+        self.context.watch.check_cancelled()?;
         let (blocks, elements) = self.context.tile(self.reader.job, tile);
         self.reader.will_need(elements.clone());
         self.reader.observe(self.context, self.survey, self.facts, blocks, self.offset, R::desk(desks))?;

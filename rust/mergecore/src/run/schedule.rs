@@ -124,7 +124,8 @@ pub fn drive<'a, Desk>(
         }
     };
     std::thread::scope(|scope| {
-        (1..threads).for_each(|_| drop(scope.spawn(worker)));
+        // Where the system gives no more threads, those that there are do the work.
+        let _ = (1..threads).try_for_each(|_| std::thread::Builder::new().spawn_scoped(scope, worker).map(drop));
         worker();
     });
     match queue.into_inner().expect("the workers are gone").error {

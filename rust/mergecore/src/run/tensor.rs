@@ -215,7 +215,7 @@ where
         encoded.resize((elements.end - elements.start) as usize * size, 0);
         let mut unfinite = vec![[0; 2]; self.unfinite.lock().expect("no holder panics").len()];
         for (block, bytes) in blocks.zip(encoded.chunks_mut(BLOCK * size)) {
-            self.context.check_cancelled()?;
+            self.context.watch.check_cancelled()?;
             self.merge(block, &stage.facts, desk, bytes, &mut unfinite)?;
         }
         self.context.sink.write(self.index, elements.start * size as u64, &encoded)?;

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 
-pub const NAME: &str = "journal.jsonl";
+/// A dot-file: no side file of a model is called like this.
+pub const NAME: &str = ".mergecore-journal.jsonl";
 
 /// What is known of a finished tensor: what the manifest will say of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,8 +105,9 @@ impl Journal {
                     return Err(Error::new(Kind::Exists, message));
                 }
                 for line in lines {
-                    let done: Done = serde_json::from_str(line)
-                        .map_err(|e| Error::model(format!("{}: is damaged ({e}); delete the folder", journal.path.display())))?;
+                    let done: Done = serde_json::from_str(line).map_err(|e| {
+                        Error::model(format!("{}: is damaged ({e}); delete the folder, or give --overwrite", journal.path.display()))
+                    })?;
                     records.extend(done.done.into_iter().map(|record| (record.name.clone(), record)));
                 }
             }

@@ -4,17 +4,17 @@
 //! what is safe. When all is there and synced, the folder is renamed to OUT. So OUT is whole or not there, and nothing that stood before
 //! is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
-use crate::layout::Layout;
+use crate::layout::{Layout, INDEX, MANIFEST};
 
 pub mod digest;
 pub mod journal;
@@ -45,14 +45,28 @@ pub struct Output {
 /// Refuses an output that would hide or destroy something. Nothing is written.
 pub fn check(out: &Path, inputs: &[PathBuf], overwrite: bool) -> Result<()> {
     let exists = |message: String| Err(Error::new(Kind::Exists, message));
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     if out.file_name().is_none() {
         return Err(Error::recipe(format!("{}: is no name for an output folder", out.display())));
     }
     for input in inputs {
-        if real(input).starts_with(real(out)) {
-            return exists(format!("{}: the output is also the input {}; choose another --out", out.display(), input.display()));
-        }
+        let (a, b) = (real(input), real(out));
+        let relation = match (a.starts_with(&b), b.starts_with(&a)) {
+            (true, true) => "is also",
+            (true, false) => "would replace",
+            (false, true) => "would lie inside",
+            (false, false) => continue,
+        };
+        return exists(format!("{}: the output {relation} the input {}; choose another --out", out.display(), input.display()));
+    }
+    let partial = partial_of(out);
+    if fs::symlink_metadata(&partial).is_ok_and(|meta| !meta.is_dir()) {
+        return exists(format!("{}: is in the way and is no folder; delete it, or choose another --out", partial.display()));
+    }
+    let device = |path: &Path| fs::symlink_metadata(path).map(|meta| meta.dev()).ok();
+    let home = device(&parent_of(out));
+    if let Some(mount) = [out, &partial].into_iter().find(|path| device(path).is_some_and(|d| Some(d) != home)) {
+        let message = "is the root of a file system, so that the finished output could not be renamed to it; choose a folder inside it";
+        return exists(format!("{}: {message} as --out", mount.display()));
     }
     let Ok(meta) = fs::symlink_metadata(out) else { return Ok(()) };
     if !overwrite {
@@ -74,16 +88,46 @@ pub fn check(out: &Path, inputs: &[PathBuf], overwrite: bool) -> Result<()> {
     Ok(())
 }
 
-/// Where --overwrite keeps what stood at OUT while the new output takes its place: in OUT.partial, where nothing of anybody else's can be.
-const REPLACED: &str = "replaced";
+/// The path without links, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    match (fs::canonicalize(path), path.file_name()) {
+        (Err(_), Some(name)) => real(&parent_of(path)).join(name),
+        (found, _) => found.unwrap_or_else(|_| path.to_path_buf()),
+    }
+}
 
-/// Puts back what a run that was killed at the very end had moved aside: then nothing is lost, and the merge can go on.
-pub fn recover(out: &Path) -> Result<()> {
-    let aside = partial_of(out).join(REPLACED);
-    if fs::symlink_metadata(&aside).is_ok() && fs::symlink_metadata(out).is_err() {
-        fs::rename(&aside, out).map_err(|e| Error::io(&aside, "putting back the replaced output", &e))?;
+/// Refuses a side file that would take the place of a file of mergecore's own, or lie outside the output. Nothing is written.
+pub fn check_side_files(layout: &Layout, side_files: &[(String, SideFile)]) -> Result<()> {
+    for (name, _) in side_files {
+        let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        let first = name.split('/').next().unwrap_or_default();
+        let ours = [journal::NAME, REPLACED, INDEX, MANIFEST].contains(&first) || layout.files.iter().any(|file| file.name == first);
+        if name.is_empty() || !plain || ours {
+            return Err(Error::model(format!("the donor's file \"{name}\" has a name that the output needs itself; move it away")));
+        }
     }
     Ok(())
+}
+
+/// Where --overwrite keeps what stood at OUT while the new output takes its place: in OUT.partial, where nothing of anybody else's can be.
+const REPLACED: &str = ".mergecore-replaced";
+
+/// Puts back what a run that was killed at the very end had moved aside: then nothing is lost, and the merge can go on. Whoever calls this
+/// has the journal's lock: else it might undo what a living run is just doing.
+fn put_back(partial: &Path, out: &Path, overwrite: bool) -> Result<()> {
+    let aside = partial.join(REPLACED);
+    if fs::symlink_metadata(&aside).is_err() {
+        return Ok(());
+    }
+    if fs::symlink_metadata(out).is_ok() {
+        let message = format!("{}: holds what an interrupted --overwrite had replaced; move it away or delete it", aside.display());
+        return Err(Error::new(Kind::Exists, message));
+    }
+    fs::rename(&aside, out).map_err(|e| Error::io(&aside, "putting back the replaced output", &e))?;
+    match overwrite {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Exists, format!("{}: exists already (an interrupted --overwrite had moved it aside, and it has been put back); give --overwrite to replace it, or choose another --out", out.display()))),
+    }
 }
 
 impl Output {
@@ -100,6 +144,7 @@ impl Output {
             return Err(Error::new(Kind::Exists, message));
         }
         let (mut journal, mut records) = Journal::open(&partial, recipe, inputs, overwrite)?;
+        put_back(&partial, out, overwrite)?;
         if records.is_empty() {
             clear(&partial)?;
         }
@@ -173,26 +218,27 @@ impl Output {
         self.files.iter().try_for_each(|file| file.sync_data()).map_err(|e| Error::io(&self.partial, "syncing", &e))
     }
 
-    /// All tensors are written: adds the other files, syncs everything and renames OUT.partial to OUT.
-    pub fn publish(&self, side_files: &[(String, SideFile)], overwrite: bool) -> Result<()> {
+    /// All tensors are written: adds the other files, syncs everything and renames OUT.partial to OUT. `check` is the last moment at which
+    /// Ctrl-C counts: after the rename the merge is done.
+    pub fn publish(&self, side_files: &[(String, SideFile)], overwrite: bool, check: &dyn Fn() -> Result<()>) -> Result<()> {
         self.journal_pending()?;
-        let mut written = Vec::new();
+        let mut folders = BTreeSet::from([self.partial.clone()]);
         for (name, content) in side_files {
+            check()?;
             let path = self.partial.join(name);
-            let fail = |e: &std::io::Error| Error::io(&path, "writing", e);
-            fs::create_dir_all(parent_of(&path)).map_err(|e| fail(&e))?;
-            match content {
-                SideFile::Content(bytes) => fs::write(&path, bytes).map_err(|e| fail(&e))?,
-                SideFile::CopyOf(source) => drop(fs::copy(source, &path).map_err(|e| Error::io(source, "copying", &e))?),
-            }
-            written.push(path);
+            folders.extend(path.ancestors().skip(1).take_while(|folder| **folder != self.partial).map(PathBuf::from));
+            put(&path, content)?;
         }
-        for path in &written {
-            File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io(path, "syncing", &e))?;
+        for file in &self.files {
+            check()?;
+            file.sync_all().map_err(|e| Error::io(&self.partial, "syncing", &e))?;
         }
-        self.files.iter().try_for_each(File::sync_all).map_err(|e| Error::io(&self.partial, "syncing", &e))?;
-        let fail = |e: std::io::Error| Error::io(&self.out, "renaming the finished output into place", &e);
-        sync_folder(&self.partial).map_err(fail)?;
+        folders.iter().rev().try_for_each(|folder| sync_folder(folder).map_err(|e| Error::io(folder, "syncing", &e)))?;
+        check()?;
+        let fail = |e: std::io::Error| {
+            let whole = format!("renaming the finished output into place (it is whole in {})", self.partial.display());
+            Error::io(&self.out, &whole, &e)
+        };
         if fs::symlink_metadata(&self.out).is_ok() {
             if !overwrite {
                 let message = format!("{}: appeared while the merge ran; the result is in {}", self.out.display(), self.partial.display());
@@ -210,6 +256,20 @@ impl Output {
         }
         Ok(())
     }
+}
+
+/// Writes one side file and syncs it. What an earlier run left in its place goes first: it may be read-only.
+fn put(path: &Path, content: &SideFile) -> Result<()> {
+    let fail = |e: std::io::Error| Error::io(path, "writing", &e);
+    fs::create_dir_all(parent_of(path)).map_err(fail)?;
+    if fs::symlink_metadata(path).is_ok() {
+        fs::remove_file(path).map_err(fail)?;
+    }
+    match content {
+        SideFile::Content(bytes) => fs::write(path, bytes).map_err(fail)?,
+        SideFile::CopyOf(source) => drop(fs::copy(source, path).map_err(|e| Error::io(source, "copying", &e))?),
+    }
+    File::open(path).and_then(|file| file.sync_all()).map_err(fail)
 }
 
 pub fn partial_of(out: &Path) -> PathBuf {
@@ -234,7 +294,7 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
 }
 
 fn creating(path: &Path, e: &std::io::Error) -> Error {
-    Error::recipe(Error::io(path, "creating the output", e).message)
+    Error::recipe(format!("{}; choose another --out", Error::io(path, "creating the output", e).message))
 }
 
 /// Deletes everything but the journal: what a merge left that got nowhere, or that --overwrite gives up.

@@ -14,7 +14,7 @@ use crate::rows::{Dice, Flavour};
 pub enum Make {
     /// bf16 with some f16 and f32, as real models are.
     Plain,
-    /// Each member has another type in each tensor, f64 among them.
+    /// Each member has another type in each tensor, f64 among them in some.
     Mixed,
     /// Few distinct values: equal magnitudes, votes that cancel, deltas of zero.
     Tied,
@@ -62,7 +62,12 @@ fn make_member(make: Make, member: usize) -> Model {
             }
         };
         let values: Vec<f64> = (0..count).map(value).collect();
-        let dtype = if make == Make::Mixed { Dtype::FLOATS[(t + member) % 4] } else { *dtype };
+        let dtype = match make {
+            // f64 in every other tensor, by one member.
+            Make::Mixed if t % 2 == 0 => Dtype::FLOATS[(t + member) % 4],
+            Make::Mixed => Dtype::FLOATS[1 + (t + member) % 3],
+            _ => *dtype,
+        };
         model = model.floats(name, dtype, shape, &values);
     }
     let own = (member as i64 * 7).to_le_bytes();

@@ -45,7 +45,7 @@ pub const TWINS: [Twin; 6] = [
     Twin { name: "linear", random: false, exact: always, narrow: linear, wide: linear },
     Twin { name: "slerp", random: false, exact: never, narrow: slerp, wide: slerp },
     Twin { name: "task_arithmetic", random: false, exact: always, narrow: task_arithmetic, wide: task_arithmetic },
-    Twin { name: "ties", random: false, exact: always, narrow: ties, wide: ties },
+    Twin { name: "ties", random: false, exact: without_l1, narrow: ties, wide: ties },
     Twin { name: "dare_linear", random: true, exact: without_l1, narrow: dare_linear, wide: dare_linear },
     Twin { name: "dare_ties", random: true, exact: without_l1, narrow: dare_ties, wide: dare_ties },
 ];
@@ -124,37 +124,18 @@ fn elected<R: Sample>(model: &[Tensor<R>], deltas: &[Rows<R>], params: &Params) 
     (0..model.len()).map(merge).collect()
 }
 
-/// Keep the density·n largest of each task vector (n: the tensor's elements, or the model's), then elect.
-fn ties<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
-    let count = |density: f64, n: usize| if density > 0.0 { ((density * n as f64) as usize).max(1) } else { 0 };
-    let mut deltas: Vec<Rows<R>> = model.iter().map(task_vectors).collect();
-    for (i, density) in params.each("density").into_iter().enumerate() {
-        if params.word("scope") == "model" {
-            let flat: Vec<R> = deltas.iter().flat_map(|tensor| tensor[i].iter().copied()).collect();
-            let kept = largest(&flat, count(density, flat.len()));
-            let mut start = 0;
-            for tensor in &mut deltas {
-                let end = start + tensor[i].len();
-                tensor[i] = only(&tensor[i], &kept[start..end]);
-                start = end;
-            }
-        } else {
-            for tensor in &mut deltas {
-                tensor[i] = only(&tensor[i], &largest(&tensor[i], count(density, tensor[i].len())));
-            }
-        }
-    }
-    elected(model, &deltas, params)
-}
-
-/// δ̂ᵢ = mᵢ∘δᵢ, rescaled.
-fn thinned<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64, whole: bool) -> Vec<Rows<R>> {
+/// δ̂ᵢ = keptᵢ∘δᵢ, rescaled; `kept(i, density)` are model i's masks, one a tensor.
+fn thinned<R: Sample>(
+    model: &[Tensor<R>],
+    params: &Params,
+    whole: bool,
+    kept: impl Fn(&[Rows<R>], usize, f64) -> Vec<Vec<bool>>,
+) -> Vec<Rows<R>> {
     let deltas: Vec<Rows<R>> = model.iter().map(task_vectors).collect();
     let rescale = Rescale::named(params.word("rescale"));
     let mut thinned: Vec<Rows<R>> = model.iter().map(|_| Vec::new()).collect();
     for (i, density) in params.each("density").into_iter().enumerate() {
-        let masks: Vec<Vec<bool>> =
-            model.iter().zip(&deltas).map(|(t, delta)| mask(seed, &t.name, i, 0, delta[i].len(), density)).collect();
+        let masks = kept(&deltas, i, density);
         let one = |tensor: usize| {
             let size = |x: &[R]| in_pairs(&super::magnitudes(x));
             (size(&deltas[tensor][i]), size(&only(&deltas[tensor][i], &masks[tensor])))
@@ -169,14 +150,36 @@ fn thinned<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64, whole: bo
     thinned
 }
 
+/// Keep the density·n largest of each task vector (n: the tensor's elements, or the model's), then elect.
+fn ties<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    let count = |density: f64, n: usize| if density > 0.0 { ((density * n as f64) as usize).max(1) } else { 0 };
+    let whole = params.word("scope") == "model";
+    let trim = |deltas: &[Rows<R>], i: usize, density: f64| -> Vec<Vec<bool>> {
+        if !whole {
+            return deltas.iter().map(|tensor| largest(&tensor[i], count(density, tensor[i].len()))).collect();
+        }
+        let flat: Vec<R> = deltas.iter().flat_map(|tensor| tensor[i].iter().copied()).collect();
+        let mut kept = largest(&flat, count(density, flat.len())).into_iter();
+        deltas.iter().map(|tensor| kept.by_ref().take(tensor[i].len()).collect()).collect()
+    };
+    elected(model, &thinned(model, params, whole, trim), params)
+}
+
+/// mᵢ ~ Bernoulli(density)
+fn dropped<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64, whole: bool) -> Vec<Rows<R>> {
+    thinned(model, params, whole, |deltas, i, density| {
+        model.iter().zip(deltas).map(|(t, delta)| mask(seed, &t.name, i, 0, delta[i].len(), density)).collect()
+    })
+}
+
 fn dare_linear<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64) -> Rows<R> {
     let merge = |(tensor, deltas): (&Tensor<R>, Rows<R>)| {
         let delta = super::weighted_sum(tensor.models[0].len(), &deltas, &params.each("weight"), params.flag("normalize"));
         model_again(tensor, &delta, params)
     };
-    model.iter().zip(thinned(model, params, seed, false)).map(merge).collect()
+    model.iter().zip(dropped(model, params, seed, false)).map(merge).collect()
 }
 
 fn dare_ties<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64) -> Rows<R> {
-    elected(model, &thinned(model, params, seed, params.word("scope") == "model"), params)
+    elected(model, &dropped(model, params, seed, params.word("scope") == "model"), params)
 }
