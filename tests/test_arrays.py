@@ -150,3 +150,10 @@ def test_functions_say_what_they_take():
     assert "lambda_" in signature.parameters
     assert "weights" in mergecore.ties.__doc__
     assert mergecore.ties.__name__ == "ties"
+
+
+@pytest.mark.parametrize("what", ["seed", "model", "count"])
+@pytest.mark.parametrize("number", [-1, 2**64])
+def test_a_mask_of_impossible_numbers_is_refused_by_name(what, number):
+    with pytest.raises(RecipeError, match=what):
+        mergecore.random_mask(**{"seed": 0, "count": 1, "density": 0.5, what: number})

@@ -36,6 +36,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (["merge", "a", "b", "--method", "ties", "--shard-size", "5XB"], "5XB"),
         (["merge", "a", "b", "--method", "ties", "--dtype", "int8"], "float32"),
         (["merge", "a", "b", "--method", "ties", "--out", "a"], "a"),
+        (["merge", "a", "b", "--method", "ties", "--out", "a/merged"], "inside the input a"),
         (["merge", "a", "bb", "--method", "ties"], 'did you mean "b"'),
         (["merge", "./a", "./c/d", "--method", "ties"], "./c/d"),
         (["merge", "org/model", "b", "--method", "linear"], "HF_HUB_OFFLINE"),
@@ -72,6 +73,7 @@ def test_requests(refused, family, tmp_path, arguments, says):
         ("- a list\n", "mapping"),
         ("merge_method: linear\nmodels: [{model: a}, {model: b}]\nseed: 2020-01-01\n", "seed"),
         ("merge_method: linear\nmodels: a\n", "models"),
+        ("merge_method: linear\nmodels: &a [*a]\n", "itself"),
         ("models: [{model: a}]\n", "merge_method"),
         ("merge_method: linear\nmodels: [{model: a}, {model: gone}]\n", "gone"),
     ],
@@ -138,6 +140,28 @@ def test_shapes_that_differ(refused, family, tmp_path):
         assert name in message
         for size in (*shape, *family[0][name].shape):
             assert str(size) in message
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "odd.half", "alone"])
+def test_a_donor_that_is_no_input_must_fit(refused, command, family, tmp_path, name):
+    checkpoints.save(tmp_path / "donor", family[0])
+    donor = (*MERGE, "--base", "base", "--donor", "donor")
+    assert command(*donor, "--dry-run").status == 0
+    changed = dict(family[0]) | {name: np.ones((34, 8), np.float32)}
+    checkpoints.save(tmp_path / "donor", changed)
+    message = refused(*donor)
+    assert "donor" in message
+    assert name in message
+    checkpoints.save(tmp_path / "donor", {k: v for k, v in family[0].items() if k != "odd.half"})
+    assert "odd.half" in refused(*donor)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unfinished_output_that_is_a_link(refused, family, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out.partial").symlink_to("elsewhere")
+    assert "out.partial" in refused(*MERGE)
+    assert not os.listdir(tmp_path / "elsewhere")
 
 
 def test_weights_that_cannot_be_merged(refused, family, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 import checkpoints
+import mergecore
 from mergecore.model_config import corrected_config
 
 COPIED = {
@@ -163,3 +165,41 @@ def test_a_broken_config_of_the_donor_is_refused(refused, family, tmp_path):
     (tmp_path / "base/config.json").write_text("{broken")
     assert "config.json" in refused("merge", "a", "b", "--method", "ties")
     assert not (tmp_path / "a-b-ties").exists()
+
+
+def test_side_files_that_cannot_be_copied_are_refused_before_the_merge(refused, family, tmp_path):
+    merge = ("merge", "a", "b", "--method", "ties", "--out", "out")
+    vocab = tmp_path / "base/vocab.json"
+    vocab.symlink_to("nowhere.json")
+    assert "base/vocab.json" in refused(*merge)
+    vocab.unlink()
+    os.mkfifo(vocab)  # reading it would wait for ever
+    assert "base/vocab.json" in refused(*merge)
+    vocab.unlink()
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_read_only_side_file_does_not_stop_the_same_command(command, named):
+    add(named / "base", {"vocab.json": "{}"})
+    (named / "base/vocab.json").chmod(0o444)
+    merge = ("merge", "a", "b", "--method", "ties", "--out", "out")
+    assert command(*merge).status == 0
+    # As a kill just before the rename leaves it.
+    (named / "out").rename(named / "out.partial")
+    (named / "out.partial/.mergecore-journal.jsonl").write_text("")
+    assert command(*merge).status == 0
+    assert (named / "out/vocab.json").read_text() == "{}"
+
+
+def test_the_recipe_as_run_is_relative_to_the_output(command, named, tmp_path, monkeypatch):
+    command("merge", "a", "b", "--method", "ties", "--out", "out")
+    # A folder from which the same relative paths lead to other models.
+    elsewhere = tmp_path / "deep/er"
+    elsewhere.mkdir(parents=True)
+    for name in ("base", "a", "b"):
+        checkpoints.save(tmp_path / "deep" / name, {"w": np.ones(1, np.float32)})
+    recipe = named / "out/mergecore_recipe.yml"
+    assert "../base" in recipe.read_text()
+    monkeypatch.chdir(elsewhere)
+    mergecore.run(recipe, "again")
+    assert checkpoints.load(elsewhere / "again").keys() == checkpoints.load(named / "out").keys()

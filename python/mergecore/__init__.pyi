@@ -163,6 +163,7 @@ def ties(
     density: float | Sequence[float] = 0.2,
     lambda_: float = 1.0,
     normalize: bool = True,
+    rescale: Literal["inverse", "l1", "none"] | bool = "none",
     scope: Literal["tensor", "model"] = "tensor",
     dtype: object = None,
     name: str = "",
@@ -184,6 +185,9 @@ def ties(
         density: Fraction of each task vector that is kept. One value, or one a model.
         lambda_: Scales the merged task vector before it is added.
         normalize: Divide by the weights that agree (a mean rather than a sum).
+        rescale: What makes up for the dropped elements: inverse divides by the density (the
+            paper's), l1 restores the sum of magnitudes (mergekit's; true means this), none (or
+            false) does nothing.
         scope: What a threshold is taken over: each tensor, or the whole model (the paper's).
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.

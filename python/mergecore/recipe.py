@@ -140,7 +140,7 @@ def to_json(recipe: Recipe) -> str:
     try:
         plain = {key: _plain(value, key) for key, value in recipe.items()}
     except RecursionError:
-        raise RecipeError("the recipe contains itself: a YAML alias inside its own anchor") from None
+        raise RecipeError("the recipe contains itself: a YAML alias in its own anchor") from None
     return json.dumps(plain, allow_nan=False)
 
 
