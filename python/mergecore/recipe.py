@@ -115,16 +115,19 @@ def with_references(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
             changed[key] = change(changed[key])
     if isinstance(changed.get("models"), list):
         changed["models"] = [_entry_with_reference(entry, change) for entry in changed["models"]]
+    if isinstance(changed.get("slices"), list):
+        changed["slices"] = [_slice_with_references(entry, change) for entry in changed["slices"]]
     return changed
 
 
 def models_of(recipe: Recipe) -> list[str]:
-    """The references under `models`, in order; a recipe that has none gives none."""
-    entries = recipe.get("models")
-    if not isinstance(entries, list):
-        return []
+    """The references of the inputs, each once, in order; a recipe that has none gives none."""
+    lists = [recipe.get("models")]
+    slices = recipe.get("slices")
+    lists += [s.get("sources") for s in slices if isinstance(s, dict)] if slices else []
+    entries = [entry for entries in lists if isinstance(entries, list) for entry in entries]
     named = [entry.get("model") if isinstance(entry, dict) else entry for entry in entries]
-    return [reference for reference in named if isinstance(reference, str)]
+    return list(dict.fromkeys(reference for reference in named if isinstance(reference, str)))
 
 
 def to_json(recipe: Recipe) -> str:
@@ -160,6 +163,17 @@ def _entry_with_reference(entry: Any, change: Callable[[str], str]) -> Any:
     if isinstance(entry, dict) and isinstance(entry.get("model"), str):
         return {**entry, "model": change(entry["model"])}
     return entry  # the engine says what is wrong with it
+
+
+def _slice_with_references(entry: Any, change: Callable[[str], str]) -> Any:
+    if not isinstance(entry, dict):
+        return entry
+    changed = dict(entry)
+    if isinstance(changed.get("sources"), list):
+        changed["sources"] = [_entry_with_reference(source, change) for source in entry["sources"]]
+    if isinstance(changed.get("base_model"), str):
+        changed["base_model"] = change(changed["base_model"])
+    return changed
 
 
 def _one_a_model(

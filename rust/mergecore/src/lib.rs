@@ -12,6 +12,7 @@ mod wide;
 pub mod dtype;
 pub mod error;
 pub mod kernels;
+pub mod names;
 pub mod params;
 
 pub mod methods;

@@ -97,51 +97,29 @@ enum Value {
 }
 
 impl Params {
-    /// Completes and checks what the user gave: `shared` for all, `each` for single models (which wins).
+    /// Completes and checks what the recipe says: `look` finds a parameter's value, of one model or of the whole merge.
     pub fn complete(
-        method: &str,
         params: &'static [Param],
-        shared: &Map<String, Json>,
-        each: &[(String, Map<String, Json>)],
+        models: &[&str],
+        look: &dyn Fn(&str, Option<usize>) -> Option<Json>,
         from_file: bool,
     ) -> Result<Params> {
-        let known = || params.iter().map(|p| p.name);
-        let given =
-            shared.keys().map(|key| (key, None)).chain(each.iter().flat_map(|(model, map)| map.keys().map(move |key| (key, Some(model)))));
-        for (key, model) in given {
-            let Some(param) = params.iter().find(|p| p.name == key) else {
-                let names = if params.is_empty() { "none".to_string() } else { known().collect::<Vec<_>>().join(", ") };
-                let near = did_you_mean(key, known());
-                return Err(Error::recipe(format!("{method} has no parameter \"{key}\"{near} (it has: {names})")));
-            };
-            if let (Some(model), false) = (model, param.per_model) {
-                return Err(Error::recipe(format!(
-                    "{key} is one value for the whole merge: move it from model {model} to the recipe's parameters"
-                )));
+        let value = |param: &Param| {
+            let default = || param.file_default.filter(|_| from_file).unwrap_or(param.default).value(models.len());
+            if !param.per_model {
+                return look(param.name, None).map_or_else(|| Ok(default()), |json| param.read(&json, None));
             }
-        }
-        let mut values = BTreeMap::new();
-        for param in params {
-            let file_default = param.file_default.filter(|_| from_file);
-            let default = file_default.unwrap_or(param.default);
-            let read = |map: &Map<String, Json>, model: Option<&str>| map.get(param.name).map(|json| param.read(json, model));
-            let shared_value = read(shared, None).transpose()?;
-            let value = if param.per_model {
-                let fallback = shared_value.unwrap_or_else(|| default.value(each.len()));
-                let one = |(model, map): &(String, Map<String, Json>)| match read(map, Some(model)).transpose()? {
-                    Some(Value::Number(x)) => Ok(x),
-                    _ => match fallback {
-                        Value::Number(x) => Ok(x),
-                        _ => unreachable!("a parameter for each model is a number"),
-                    },
-                };
-                Value::Each(each.iter().map(one).collect::<Result<_>>()?)
-            } else {
-                shared_value.unwrap_or_else(|| default.value(each.len()))
+            let one = |(i, model): (usize, &&str)| {
+                let value = look(param.name, Some(i)).map_or_else(|| Ok(default()), |json| param.read(&json, Some(model)))?;
+                match value {
+                    Value::Number(x) => Ok(x),
+                    _ => unreachable!("a parameter for each model is a number"),
+                }
             };
-            values.insert(param.name, value);
-        }
-        Ok(Params { models: each.len(), values })
+            models.iter().enumerate().map(one).collect::<Result<_>>().map(Value::Each)
+        };
+        let values = params.iter().map(|param| Ok((param.name, value(param)?))).collect::<Result<_>>()?;
+        Ok(Params { models: models.len(), values })
     }
 
     fn get(&self, name: &str) -> &Value {
@@ -201,6 +179,22 @@ impl Params {
     }
 }
 
+/// Refuses a parameter that a method does not have, or not there (`model`: as one model's own), or a value out of its range.
+pub fn check(method: &str, params: &[Param], name: &str, model: Option<&str>, values: &[&Json]) -> Result<()> {
+    let known = || params.iter().map(|p| p.name);
+    let Some(param) = params.iter().find(|p| p.name == name) else {
+        let names = if params.is_empty() { "none".to_string() } else { known().collect::<Vec<_>>().join(", ") };
+        let near = did_you_mean(name, known());
+        return Err(Error::recipe(format!("{method} has no parameter \"{name}\"{near} (it has: {names})")));
+    };
+    if let (Some(model), false) = (model, param.per_model) {
+        return Err(Error::recipe(format!(
+            "{name} is one value for the whole merge: move it from model {model} to the recipe's parameters"
+        )));
+    }
+    values.iter().try_for_each(|value| param.read(value, model).map(drop))
+}
+
 impl Default {
     fn value(self, models: usize) -> Value {
         match self {
@@ -222,20 +216,22 @@ impl Default {
 }
 
 impl Param {
+    /// The default as a recipe says it.
+    pub fn default_for(&self, from_file: bool, models: usize) -> Json {
+        match self.file_default.filter(|_| from_file).unwrap_or(self.default).value(models) {
+            Value::Number(x) => json!(x),
+            Value::Flag(x) => json!(x),
+            Value::Word(x) => json!(x),
+            Value::Each(_) => unreachable!("a default is one value"),
+        }
+    }
+
     fn read(&self, json: &Json, model: Option<&str>) -> Result<Value> {
         let place = model.map_or(String::new(), |model| format!(" of {model}"));
         let name = self.name;
-        if json.is_array() || json.is_object() {
-            return Err(Error::recipe(format!(
-                "{name}{place} is a {} here: gradients and filters are not supported yet, give one value",
-                kind_of(json)
-            )));
-        }
         match self.kind {
             Kind::Number { min, max } => {
-                // YAML reads 1e-5 as a string, as its own standard demands; people mean the number.
-                let number = json.as_f64().or_else(|| json.as_str().and_then(|text| text.trim().parse::<f64>().ok()));
-                match number {
+                match number(json) {
                     // 1e39 is infinite in the arithmetic's f32.
                     Some(x) if (x as f32).is_finite() && x >= min && x <= max => Ok(Value::Number(x)),
                     Some(x) if min.is_finite() => Err(Error::recipe(format!("{name}{place} is {x}: it must be between {min} and {max}"))),
@@ -278,10 +274,7 @@ impl Param {
     }
 }
 
-fn kind_of(json: &Json) -> &'static str {
-    if json.is_array() {
-        "list"
-    } else {
-        "mapping"
-    }
+/// YAML reads 1e-5 as a string, as its own standard demands; people mean the number.
+pub fn number(json: &Json) -> Option<f64> {
+    json.as_f64().or_else(|| json.as_str().and_then(|text| text.trim().parse().ok()))
 }

@@ -10,7 +10,8 @@ use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::{angle, mask};
 use crate::layout::Layout;
-use crate::plan::{self, Head, Job, Plan, Work};
+use crate::names;
+use crate::plan::{Head, Job, Plan, Work};
 use crate::write::journal::Record;
 use crate::write::SideFile;
 
@@ -137,9 +138,9 @@ fn request(plan: &Plan) -> Json {
     json!({
         "method": recipe.spec.name,
         "base": recipe.base,
-        "models": recipe.models,
+        "models": recipe.models(),
         "onto": recipe.onto,
-        "parameters": recipe.params.json(),
+        "parameters": recipe.parameters(),
         "tensors": plan.jobs.len(),
         "seed": recipe.seed,
     })
@@ -165,7 +166,7 @@ pub fn contents(checkpoint: &Checkpoint) -> Json {
         "files": checkpoint.files.iter().enumerate().map(|(i, f)| json!({"name": file_name(i), "bytes": f.length})).collect::<Vec<_>>(),
         "parameter_count": checkpoint.tensors.values().map(Tensor::elements).sum::<u64>(),
         "bytes": checkpoint.tensors.values().map(Tensor::bytes).sum::<u64>(),
-        "layers": plan::names::layers(checkpoint.tensors.keys().map(String::as_str)),
+        "layers": names::layers(checkpoint.tensors.keys().map(String::as_str)),
         "tensors": tensors,
     })
 }
@@ -223,16 +224,22 @@ impl Report {
 
 /// The models that hold NaN or infinite values: name, counts, and the first tensor by name.
 fn unfinite_sources(plan: &Plan, records: &BTreeMap<String, Record>) -> Vec<(String, u64, u64, String)> {
-    let recipe = &plan.recipe;
-    // In the order of `Job::sources`.
-    let names: Vec<&String> = recipe.base.iter().chain(&recipe.models).chain(&recipe.onto).collect();
-    let one = |(slot, model): (usize, &&String)| {
-        let counts = || records.values().filter_map(|r| Some((r.sources.get(slot)?, &r.name)));
-        let (_, first) = counts().find(|(c, _)| c[0] + c[1] > 0)?;
-        let sum = |i: usize| counts().map(|(c, _)| c[i]).sum();
-        Some((model.to_string(), sum(0), sum(1), first.clone()))
-    };
-    names.iter().enumerate().filter_map(one).collect()
+    let mut found: Vec<(String, u64, u64, String)> = Vec::new();
+    let mut jobs: Vec<&Job> = plan.jobs.iter().collect();
+    jobs.sort_by_key(|job| &job.name);
+    for job in jobs {
+        // In the order of `Job::sources`.
+        let counts = job.models.iter().zip(&records[&job.name].sources).enumerate();
+        // The model that is extrapolated is an input and what the result is added to: it counts once.
+        let once = |(i, (model, count)): &(usize, (&String, &[u64; 2]))| count[0] + count[1] > 0 && !job.models[..*i].contains(model);
+        for (_, (model, count)) in counts.filter(once) {
+            match found.iter_mut().find(|(name, ..)| name == model) {
+                Some((_, nan, infinite, _)) => (*nan, *infinite) = (*nan + count[0], *infinite + count[1]),
+                None => found.push((model.clone(), count[0], count[1], job.name.clone())),
+            }
+        }
+    }
+    found
 }
 
 /// The most memory that this process has held so far, in bytes.

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, in order. A room is a file of src or a folder; a file of a folder may be listed as a room of its own.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "error",
     "wide",
     "dtype",
     "kernels",
+    "names",
     "params",
     "methods",
     "recipe",

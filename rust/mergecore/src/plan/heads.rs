@@ -7,7 +7,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 
-use super::names::{ends, is_head, EMBEDDINGS};
+use crate::names::{ends, is_head, EMBEDDINGS};
 use super::Head;
 
 /// What is to be done about the head; nothing if there is none or all models agree.

@@ -3,16 +3,24 @@
 //! Every input tensor is accounted for: merged, copied, or left out because the recipe or its nature says so. Whatever does not fit
 //! together is an error here, before the first byte is written. Tensor names come from the checkpoints; no table of architectures is asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::methods::{Base, Scope};
+use crate::names::{self, Layer};
 use crate::recipe::Recipe;
 
+mod bound;
 mod heads;
-pub mod names;
+mod outline;
+
+pub use bound::Bound;
+use bound::Binder;
+use heads::Heads;
+use outline::{Find, Row};
 
 /// The whole merge, decided.
 pub struct Plan<'a> {
@@ -43,6 +51,10 @@ pub struct Job<'a> {
     pub work: Work<'a>,
     /// Arithmetic in f64.
     pub wide: bool,
+    /// The method, where there is something to merge.
+    pub bound: Option<Arc<Bound>>,
+    /// Whose the sources are, in their order.
+    pub models: Vec<String>,
 }
 
 pub enum Work<'a> {
@@ -58,6 +70,10 @@ pub enum Work<'a> {
 }
 
 impl Job<'_> {
+    pub fn scope(&self) -> Scope {
+        self.bound.as_ref().map_or(Scope::Tensor, |bound| bound.method.scope())
+    }
+
     pub fn elements(&self) -> u64 {
         self.shape.iter().product()
     }
@@ -81,66 +97,51 @@ impl Job<'_> {
 
 /// Decides everything. `checkpoints` are those of `recipe.references()`, in that order.
 pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan<'a>> {
-    let find = |reference: &String| {
+    let find = |reference: &str| {
         checkpoints.iter().find(|c| c.reference == *reference).ok_or_else(|| Error::recipe(format!("model {reference} was not opened")))
     };
-    let base = recipe.base.as_ref().map(find).transpose()?;
-    let onto = recipe.onto.as_ref().filter(|onto| recipe.base.as_ref() != Some(onto)).map(find).transpose()?;
-    let inputs = recipe.models.iter().map(find).collect::<Result<Vec<_>>>()?;
-    let all: Vec<&Checkpoint> = base.iter().chain(&inputs).chain(&onto).copied().collect();
+    let base = recipe.base.as_deref().map(find).transpose()?;
+    let onto = recipe.onto.as_deref().filter(|onto| recipe.base.as_deref() != Some(onto)).map(find).transpose()?;
+    let models = recipe.models().into_iter().map(|model| find(model)).collect::<Result<Vec<_>>>()?;
+    let all: Vec<&Checkpoint> = base.iter().chain(&models).chain(&onto).copied().collect();
 
     let reference = find(recipe.reference())?;
-    let asked = |name: &str| recipe.ignore.iter().any(|glob| names::matches(glob, name));
+    let asked = |name: &str| recipe.ignore.iter().any(|glob| names::glob(glob, name));
     let heads = heads::reconcile(reference, &all, &asked)?;
-    let (ignored, names) = account(&asked, &all, &heads)?;
-    if let Some(donor) = recipe.donor.as_ref().map(find).transpose()? {
-        check_donor(donor, reference, &names, &asked)?;
+    let outline = match recipe.is_sliced() {
+        true => outline::of_slices(&recipe, &find, &asked, &heads)?,
+        false => outline::of_models(&recipe, &all, &asked, &heads)?,
+    };
+    if let Some(donor) = recipe.donor.as_deref().map(find).transpose()? {
+        check_donor(donor, reference, &outline.rows, recipe.is_sliced(), &asked)?;
     }
-    let tensor = |model: &Checkpoint<'a>, name: &str| model.tensor(heads.source(model, name)).cloned();
-
+    let mut binder = Binder::new(&recipe);
     let mut jobs = Vec::new();
-    for name in &names {
-        let first = tensor(reference, name)?;
-        for model in &all {
-            let other = tensor(model, name)?;
-            if other.shape != first.shape {
-                return Err(misfit(name, &first.shape, reference, &other.shape, model));
-            }
-            if other.dtype != first.dtype && !(other.dtype.is_float() && first.dtype.is_float()) {
-                let (a, b) = (first.dtype.name(), other.dtype.name());
-                return Err(Error::model(format!(
-                    "tensor {name} is {a} in {} and {b} in {}: only floating-point types can be mixed",
-                    reference.reference, model.reference
-                )));
-            }
-        }
-        let mut job =
-            Job { name: name.clone(), dtype: first.dtype, shape: first.shape.clone(), work: Work::Copy(first.clone()), wide: false };
-        if first.dtype.is_float() {
-            let inputs = inputs.iter().map(|model| tensor(model, name)).collect::<Result<Vec<_>>>()?;
-            let base = base.map(|base| tensor(base, name)).transpose()?;
-            let onto = onto.map(|onto| tensor(onto, name)).transpose()?;
-            job.dtype = recipe.dtype.unwrap_or(first.dtype);
-            job.work = Work::Merge { base, inputs, onto };
-            job.wide = job.dtype == Dtype::F64 || job.sources().iter().any(|t| t.dtype == Dtype::F64);
+    for row in &outline.rows {
+        let inputs = Inputs::of(row, &recipe, &find, onto, &heads)?;
+        let first = inputs.reference(recipe.joined.as_deref());
+        inputs.each().try_for_each(|other| check_fit(&row.name, first, other))?;
+        let place = (&first.model.reference, first.tensor.file, first.tensor.offset);
+        let (dtype, shape, work) = (first.tensor.dtype, first.tensor.shape.clone(), Work::Copy(first.tensor.clone()));
+        let mut job = Job { name: row.name.clone(), dtype, shape, work, wide: false, bound: None, models: vec![place.0.clone()] };
+        if dtype.is_float() {
+            job.dtype = recipe.dtype.unwrap_or(dtype);
+            job.wide = recipe.wide || job.dtype == Dtype::F64 || inputs.each().any(|input| input.tensor.dtype == Dtype::F64);
+            job.bound = Some(binder.of(row)?);
+            job.models = inputs.each().map(|input| input.model.reference.clone()).collect();
+            let tensor = |input: &Input<'_, 'a>| input.tensor.clone();
+            let (base, onto) = (inputs.base.as_ref().map(tensor), inputs.onto.as_ref().map(tensor));
+            job.work = Work::Merge { base, inputs: inputs.models.iter().map(tensor).collect(), onto };
         } else {
-            for model in &all {
-                if !tensor(model, name)?.same_as(&first)? {
-                    let dtype = first.dtype.name();
-                    return Err(Error::model(format!(
-                        "tensor {name} ({dtype}) differs between {} and {}, and only equal {dtype} tensors can be copied: --ignore {name} leaves it out",
-                        reference.reference, model.reference
-                    )));
-                }
-            }
+            inputs.each().try_for_each(|other| check_equal(&row.name, first, other))?;
         }
-        jobs.push(((first.file, first.offset), job));
+        jobs.push((place, job));
     }
     if jobs.is_empty() {
         return Err(Error::recipe("every tensor is ignored: nothing is left to merge"));
     }
     // One threshold over the whole model compares magnitudes of all tensors: they must be of one type.
-    if recipe.method.scope() == Scope::Model && jobs.iter().any(|(_, job)| job.wide) {
+    if jobs.iter().any(|(_, job)| job.scope() == Scope::Model) && jobs.iter().any(|(_, job)| job.wide) {
         jobs.iter_mut().for_each(|(_, job)| job.wide = true);
     }
     // The reference's files are read forward.
@@ -149,42 +150,81 @@ pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan
     let mut notes = recipe.notes.clone();
     notes.extend(heads.note());
     let (head, warnings) = (heads.verdict(), recipe.warnings.clone());
-    Ok(Plan { recipe, checkpoints, jobs, ignored, head, notes, warnings })
+    Ok(Plan { recipe, checkpoints, jobs, ignored: outline.ignored, head, notes, warnings })
 }
 
-/// Which names are left out, and which are in the output: they must be the same in all models.
-fn account(asked: &dyn Fn(&str) -> bool, all: &[&Checkpoint], heads: &heads::Heads) -> Result<(Vec<String>, BTreeSet<String>)> {
-    let mut ignored = BTreeSet::new();
-    let mut holders: BTreeMap<&str, usize> = BTreeMap::new();
-    for model in all {
-        for (name, tensor) in &model.tensors {
-            if asked(name) || names::derived(name, tensor) {
-                ignored.insert(name.clone());
-            } else if !heads.drops(name) {
-                *holders.entry(name).or_default() += 1;
-            }
-        }
+/// A tensor, and whose it is.
+struct Input<'f, 'a> {
+    model: &'f Checkpoint<'a>,
+    tensor: &'f Tensor<'a>,
+}
+
+/// What an output tensor is made of.
+struct Inputs<'f, 'a> {
+    base: Option<Input<'f, 'a>>,
+    models: Vec<Input<'f, 'a>>,
+    onto: Option<Input<'f, 'a>>,
+}
+
+impl<'f, 'a> Inputs<'f, 'a> {
+    fn of(row: &Row, recipe: &Recipe, find: &Find<'f, 'a>, onto: Option<&'f Checkpoint<'a>>, heads: &Heads) -> Result<Self> {
+        let input = |model: &'f Checkpoint<'a>, name: &str| Ok(Input { model, tensor: model.tensor(heads.source(model, name))? });
+        let sources = recipe.slices[row.slice].sources.iter().zip(&row.inputs);
+        Ok(Inputs {
+            base: recipe.base.as_deref().map(|base| input(find(base)?, &row.base)).transpose()?,
+            models: sources.map(|(source, name)| input(find(&source.model)?, name)).collect::<Result<_>>()?,
+            onto: onto.map(|onto| input(onto, &row.name)).transpose()?,
+        })
     }
-    for name in holders.iter().filter(|(_, count)| **count < all.len()).map(|(name, _)| *name) {
-        let has = |model: &&&Checkpoint| model.tensors.contains_key(heads.source(model, name));
-        let (Some(with), Some(without)) = (all.iter().find(has), all.iter().find(|model| !has(model))) else { continue };
+
+    fn each(&self) -> impl Iterator<Item = &Input<'f, 'a>> {
+        self.base.iter().chain(&self.models).chain(&self.onto)
+    }
+
+    /// Whose dtype and place in the files count: the base's (also one that is among the models), else the first model's.
+    fn reference(&self, joined: Option<&str>) -> &Input<'f, 'a> {
+        let joined = self.models.iter().find(|input| Some(input.model.reference.as_str()) == joined);
+        self.base.as_ref().or(joined).unwrap_or(&self.models[0])
+    }
+}
+
+fn check_fit(name: &str, first: &Input, other: &Input) -> Result<()> {
+    if other.tensor.shape != first.tensor.shape {
+        return Err(misfit(name, &first.tensor.shape, first.model, &other.tensor.shape, other.model));
+    }
+    if other.tensor.dtype != first.tensor.dtype && !(other.tensor.dtype.is_float() && first.tensor.dtype.is_float()) {
+        let (a, b) = (first.tensor.dtype.name(), other.tensor.dtype.name());
         return Err(Error::model(format!(
-            "tensor {name} is in {} and not in {}: are they fine-tunes of one model? (--ignore '{name}' leaves it out)",
-            with.reference, without.reference
+            "tensor {name} is {a} in {} and {b} in {}: only floating-point types can be mixed",
+            first.model.reference, other.model.reference
         )));
     }
-    Ok((ignored.into_iter().collect(), holders.into_keys().map(String::from).collect()))
+    Ok(())
+}
+
+fn check_equal(name: &str, first: &Input, other: &Input) -> Result<()> {
+    if other.tensor.same_as(first.tensor)? {
+        return Ok(());
+    }
+    let dtype = first.tensor.dtype.name();
+    Err(Error::model(format!(
+        "tensor {name} ({dtype}) differs between {} and {}, and only equal {dtype} tensors can be copied: --ignore {name} leaves it out",
+        first.model.reference, other.model.reference
+    )))
 }
 
 /// A donor that is no input gives its config to weights that it has not seen: they must be of its architecture and size.
-fn check_donor(donor: &Checkpoint, reference: &Checkpoint, merged: &BTreeSet<String>, asked: &dyn Fn(&str) -> bool) -> Result<()> {
+/// Where slices decide how many layers there are, one stands for all.
+fn check_donor(donor: &Checkpoint, reference: &Checkpoint, rows: &[Row], sliced: bool, asked: &dyn Fn(&str) -> bool) -> Result<()> {
     let refuse = |what: String| {
         let (donor, reference) = (&donor.reference, &reference.reference);
         Err(Error::model(format!("the donor {donor} does not fit: {what} in {reference}; choose another --donor, or leave it out")))
     };
-    for name in merged.iter().filter(|name| !names::is_head(name)) {
+    let compared = |name: &str| !names::is_head(name) && (!sliced || Layer::of(name).is_none_or(|layer| layer.number == 0));
+    let merged: BTreeSet<&String> = rows.iter().map(|row| &row.name).filter(|name| compared(name)).collect();
+    for name in &merged {
         let shape = &reference.tensor(name)?.shape;
-        match donor.tensors.get(name) {
+        match donor.tensors.get(*name) {
             None => return refuse(format!("it has no tensor {name}, which is")),
             Some(tensor) if tensor.shape != *shape => {
                 return refuse(format!("tensor {name} has shape {:?} there and {shape:?}", tensor.shape));
@@ -192,8 +232,8 @@ fn check_donor(donor: &Checkpoint, reference: &Checkpoint, merged: &BTreeSet<Str
             Some(_) => {}
         }
     }
-    let known = |name: &String| merged.contains(name) || asked(name) || names::is_head(name);
-    match donor.tensors.iter().find(|(name, tensor)| !known(name) && !names::derived(name, tensor)) {
+    let known = |name: &String| merged.contains(name) || asked(name) || !compared(name);
+    match donor.tensors.iter().find(|(name, tensor)| !known(name) && !names::derived(name, &tensor.shape)) {
         Some((name, _)) => refuse(format!("it has a tensor {name}, which is not")),
         None => Ok(()),
     }
@@ -216,6 +256,16 @@ impl Plan<'_> {
 
     pub fn parameter_count(&self) -> u64 {
         self.jobs.iter().map(Job::elements).sum()
+    }
+
+    /// Whether facts are of the whole model.
+    pub fn scope(&self) -> Scope {
+        self.jobs.iter().map(Job::scope).find(|scope| *scope == Scope::Model).unwrap_or(Scope::Tensor)
+    }
+
+    /// The most inputs that a tensor has, the base not counted.
+    pub fn widest(&self) -> usize {
+        self.recipe.slices.iter().map(|slice| slice.sources.len()).max().unwrap_or(0)
     }
 
     /// The output's most common dtype, by bytes.
@@ -241,10 +291,10 @@ impl Plan<'_> {
 
     /// How often the inputs are read from end to end, at least.
     pub fn passes(&self) -> usize {
-        match (self.recipe.method.scope(), self.recipe.spec.base) {
+        match (self.scope(), self.recipe.spec.base) {
             (Scope::Tensor, _) => 1,
             // A threshold takes a pass over everything (a sample beforehand hardly counts), the sign of zero sums one, the merge one.
-            (Scope::Model, Base::Required) if self.recipe.params.has("rescale") => 2,
+            (Scope::Model, Base::Required) if self.recipe.spec.name == "dare_ties" => 2,
             (Scope::Model, _) => 3,
         }
     }

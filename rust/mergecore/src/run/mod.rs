@@ -72,14 +72,14 @@ impl Limits {
     /// What the run holds in memory, at most: rows and tiles a thread, thresholds an open tensor, one line a tensor, the process itself.
     pub fn bytes(&self, plan: &Plan) -> u64 {
         const PROCESS: u64 = 32 << 20;
-        let models = plan.recipe.models.len();
+        let models = plan.widest();
         let wide = plan.jobs.iter().any(|job| job.wide);
         let element = plan.jobs.iter().map(|job| job.dtype.size()).max().unwrap_or(4);
         let desks = self.threads as u64 * desk::bytes(models, wide, self.tile, element);
         // For the tensors open at a time: counts of every model, and the lists, twice while they are read off.
         let open = self.threads as u64 + 1;
-        let thresholds = if plan.recipe.params.has("density") { models as u64 * (8 << 17) * open + self.gather * 4 * 2 } else { 0 };
-        let whole = match plan.recipe.method.scope() {
+        let thresholds = if plan.recipe.spec.params.iter().any(|param| param.name == "density") { models as u64 * (8 << 17) * open + self.gather * 4 * 2 } else { 0 };
+        let whole = match plan.scope() {
             Scope::Tensor => 0,
             Scope::Model => plan.parameter_count() / BLOCK as u64 * 8 * (2 * models as u64 + 1),
         };
@@ -149,7 +149,7 @@ impl Context<'_> {
 /// Merges every job that `skip` does not name, into the sink.
 pub fn run(context: &Context, skip: &dyn Fn(&Job) -> bool) -> Result<()> {
     let todo: Vec<usize> = (0..context.plan.jobs.len()).filter(|i| !skip(&context.plan.jobs[*i])).collect();
-    let whole_model = context.plan.recipe.method.scope() == Scope::Model;
+    let whole_model = context.plan.scope() == Scope::Model;
     let read: u64 = todo.iter().map(|i| context.plan.jobs[*i].bytes_to_read() + context.plan.jobs[*i].bytes()).sum();
     context.watch.total.store(read, Ordering::Relaxed);
     let wide = context.plan.jobs.iter().any(|job| job.wide);
@@ -163,7 +163,7 @@ pub fn run(context: &Context, skip: &dyn Fn(&Job) -> bool) -> Result<()> {
         let job = &context.plan.jobs[index];
         // A tensor that is copied has no place in the model's numbering.
         let known = model.as_ref().and_then(|m| Some((m.facts.clone(), *m.offsets.get(&index)?)));
-        Ok(match (&job.work, Reader::new(context, job)) {
+        Ok(match (&job.work, Reader::new(job)) {
             (Work::Copy(tensor), _) => Arc::new(CopyTask::new(context, index, job, tensor)),
             (_, Some(reader)) if job.wide => Arc::new(MergeTask::<f64>::new(context, index, reader, known)?),
             (_, Some(reader)) => Arc::new(MergeTask::<f32>::new(context, index, reader, known)?),
@@ -197,14 +197,17 @@ where
         elements += jobs[i].elements();
     }
     let mut facts = Facts::default();
-    while let Some(mut survey) = Survey::next::<R>(&*context.plan.recipe.method, &facts, elements, blocks, context.limits.gather) {
+    // The plan saw to it that all tensors have the same.
+    let Some(bound) = merged.iter().find_map(|i| jobs[*i].bound.as_deref()) else { return Ok(ModelFacts { facts, offsets }) };
+    let method = &*bound.method;
+    while let Some(mut survey) = Survey::next::<R>(method, &facts, elements, blocks, context.limits.gather) {
         loop {
             if !survey.is_clear() {
                 let read: u64 = merged.iter().map(|i| jobs[*i].bytes_to_read()).sum();
                 context.watch.total.fetch_add(read, Ordering::Relaxed);
                 let open = |i: usize| -> Result<Arc<dyn Task<Desks> + '_>> {
                     let job = &jobs[merged[i]];
-                    let reader = Reader::new(context, job).expect("only merges are surveyed");
+                    let reader = Reader::new(job).expect("only merges are surveyed");
                     let offset = offsets[&merged[i]];
                     Ok(Arc::new(SurveyTask::<R> {
                         context,

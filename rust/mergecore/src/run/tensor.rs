@@ -11,8 +11,8 @@ use crate::checkpoint::Tensor;
 use crate::dtype::count_unfinite;
 use crate::error::Result;
 use crate::kernels::{angle, blend};
-use crate::methods::{Base, Block, Facts, Formula, Method};
-use crate::plan::{Job, Work};
+use crate::methods::{Block, Facts, Formula, Method};
+use crate::plan::{Bound, Job, Work};
 
 /// The inputs of one tensor, and how its blocks are read.
 pub struct Reader<'a> {
@@ -20,15 +20,13 @@ pub struct Reader<'a> {
     pub base: Option<&'a Tensor<'a>>,
     pub inputs: &'a [Tensor<'a>],
     pub onto: Option<&'a Tensor<'a>>,
-    /// Whether the method is given task vectors rather than weights.
-    pub task_vectors: bool,
+    pub bound: &'a Bound,
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(context: &'a Context, job: &'a Job<'a>) -> Option<Reader<'a>> {
+    pub fn new(job: &'a Job<'a>) -> Option<Reader<'a>> {
         let Work::Merge { base, inputs, onto } = &job.work else { return None };
-        let task_vectors = context.plan.recipe.spec.base == Base::Required;
-        Some(Reader { job, base: base.as_ref(), inputs, onto: onto.as_ref(), task_vectors })
+        Some(Reader { job, base: base.as_ref(), inputs, onto: onto.as_ref(), bound: job.bound.as_deref()? })
     }
 
     /// The elements of block `block`.
@@ -54,7 +52,7 @@ impl<'a> Reader<'a> {
 
     /// Models become task vectors, where the method wants them.
     fn subtract<R: Seat>(&self, desk: &mut Desk<R>) {
-        if self.task_vectors {
+        if self.base.is_some() {
             desk.inputs.iter_mut().for_each(|x| blend::subtract(x, &desk.base));
         }
     }
@@ -75,7 +73,7 @@ impl<'a> Reader<'a> {
         for block in tile {
             let span = self.span(block);
             let place = (self.job.name.as_str(), context.plan.recipe.seed, offset + block, span.start);
-            survey.observe(&*context.plan.recipe.method, facts, desk, place, &mut |desk| {
+            survey.observe(&*self.bound.method, facts, desk, place, &mut |desk| {
                 self.load(&span, desk)?;
                 self.subtract(desk);
                 Ok(())
@@ -131,7 +129,7 @@ where
             Some((facts, offset)) => (facts, offset, None),
             None => {
                 let facts = Facts::default();
-                let survey = Survey::next::<R>(&*context.plan.recipe.method, &facts, job.elements(), blocks, context.limits.gather);
+                let survey = Survey::next::<R>(&*reader.bound.method, &facts, job.elements(), blocks, context.limits.gather);
                 (facts, 0, survey)
             }
         };
@@ -140,7 +138,7 @@ where
             if let Some(clear) = &mut survey {
                 clear.conclude(&mut facts)?;
             }
-            survey = Survey::next::<R>(&*context.plan.recipe.method, &facts, job.elements(), blocks, context.limits.gather);
+            survey = Survey::next::<R>(&*reader.bound.method, &facts, job.elements(), blocks, context.limits.gather);
         }
         let sources = job.sources().len();
         Ok(MergeTask {
@@ -178,9 +176,9 @@ where
         let Desk { base, onto, inputs, out, spare, .. } = desk;
         let number = self.offset + block;
         let mut place = Block { name: &reader.job.name, seed: recipe.seed, number, first: span.start, inputs, out, spare };
-        recipe.method.merge(&mut place, facts);
-        if reader.task_vectors {
-            blend::attach(out, if reader.onto.is_some() { onto } else { base }, R::of(recipe.lambda()));
+        reader.bound.method.merge(&mut place, facts);
+        if reader.base.is_some() {
+            blend::attach(out, if reader.onto.is_some() { onto } else { base }, R::of(reader.bound.lambda));
         }
         R::encode(reader.job.dtype, out, encoded);
         // What was written, not what was computed, is what the world gets: rounding may overflow (f16) or lose the whole delta (bf16).
@@ -235,7 +233,7 @@ where
             if pass.conclude(facts)? {
                 let elements = self.reader.job.elements();
                 *survey =
-                    Survey::next::<R>(&*self.context.plan.recipe.method, facts, elements, blocks(elements), self.context.limits.gather);
+                    Survey::next::<R>(&*self.reader.bound.method, facts, elements, blocks(elements), self.context.limits.gather);
             }
             return Ok(true);
         }

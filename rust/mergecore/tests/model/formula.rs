@@ -21,14 +21,16 @@ pub fn check(recipe: &Recipe, family: &[(String, Model)], merged: &Model, dtype:
     let mut parts: Vec<&Part> = first.float_parts().collect();
     parts.sort_by(|a, b| a.name.cmp(&b.name));
     // One threshold over the model compares numbers of one type.
-    let all_wide = recipe.method.scope() == Scope::Model && parts.iter().any(is_wide);
+    let params = recipe.plain().unwrap().expect("the twins know no gradients");
+    let whole = (recipe.spec.bind)(&params).unwrap().scope() == Scope::Model;
+    let all_wide = whole && parts.iter().any(is_wide);
     let (wide, narrow): (Vec<&Part>, Vec<&Part>) = parts.iter().partition(|part| all_wide || is_wide(part));
 
     let twin = twin(recipe.spec.name);
-    let exact = (twin.exact)(&recipe.params);
-    let want = (twin.narrow)(&tensors(&narrow, recipe, family), &recipe.params, recipe.seed);
+    let exact = (twin.exact)(&params);
+    let want = (twin.narrow)(&tensors(&narrow, recipe, family), &params, recipe.seed);
     narrow.iter().zip(&want).for_each(|(part, want)| compare(merged.part(&part.name), want, exact, &inputs, what));
-    let want = (twin.wide)(&tensors(&wide, recipe, family), &recipe.params, recipe.seed);
+    let want = (twin.wide)(&tensors(&wide, recipe, family), &params, recipe.seed);
     wide.iter().zip(&want).for_each(|(part, want)| compare(merged.part(&part.name), want, exact, &inputs, what));
 
     // Integers are copied, derived buffers left out, nothing else is there.
@@ -46,7 +48,7 @@ fn tensors<R: Sample>(parts: &[&Part], recipe: &Recipe, family: &[(String, Model
     let tensor = |part: &&Part| Tensor {
         name: part.name.clone(),
         base: recipe.base.as_ref().map(|base| values(base, &part.name)),
-        models: recipe.models.iter().map(|model| values(model, &part.name)).collect(),
+        models: recipe.models().into_iter().map(|model| values(model, &part.name)).collect(),
         onto: recipe.onto.as_ref().map(|onto| values(onto, &part.name)),
     };
     parts.iter().map(tensor).collect()
