@@ -1,6 +1,6 @@
 //! DARE's first half: drop elements of a task vector at random, and make up for them.
 
-use super::{angle, blend, mask};
+use super::{angle, mask};
 use crate::dtype::Real;
 use crate::error::{Error, Result};
 
@@ -68,17 +68,14 @@ impl Thin {
             if *density >= 1.0 {
                 continue;
             }
-            mask::apply(key(model), first, *density, delta);
+            let key = key(model);
             match self.rescale {
-                Rescale::Inverse if *density > 0.0 => blend::divide(delta, R::of(*density)),
-                Rescale::L1 => {
-                    let (all, kept) = (sums[2 * model], sums[2 * model + 1]);
-                    // Sums this small would scale rounding noise (mergekit's guard, kept).
-                    if all >= 1e-7 && kept >= 1e-7 {
-                        blend::scale(delta, R::of(all / kept));
-                    }
+                Rescale::Inverse if *density > 0.0 => mask::apply_and_divide(key, first, *density, R::of(*density), delta),
+                // Sums below 1e-7 would scale rounding noise (mergekit's guard, kept).
+                Rescale::L1 if sums[2 * model] >= 1e-7 && sums[2 * model + 1] >= 1e-7 => {
+                    mask::apply_and_scale(key, first, *density, R::of(sums[2 * model] / sums[2 * model + 1]), delta);
                 }
-                _ => {}
+                _ => mask::apply(key, first, *density, delta),
             }
         }
     }

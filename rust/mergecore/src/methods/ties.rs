@@ -7,7 +7,7 @@
 use super::{Base, Block, Facts, Formula, Method, Need, Scope, Spec};
 use crate::dtype::Real;
 use crate::error::Result;
-use crate::kernels::{blend, elect};
+use crate::kernels::elect;
 use crate::params::{Default, Param, Params, DENSITY, LAMBDA, NORMALIZE, SCOPE, WEIGHT};
 
 pub const SPEC: Spec = Spec {
@@ -52,12 +52,10 @@ fn kept(density: f64, elements: u64) -> u64 {
 }
 
 impl Ties {
-    fn trim<R: Real>(&self, block: &mut Block<R>, facts: &Facts) {
-        for ((delta, w), cutoff) in block.inputs.iter_mut().zip(&self.weight).zip(&facts.cutoffs) {
+    fn trim<R: Real>(block: &mut Block<R>, facts: &Facts) {
+        for (delta, cutoff) in block.inputs.iter_mut().zip(&facts.cutoffs) {
             cutoff.trim(block.number, delta);
-            blend::scale(delta, R::of(*w));
         }
-        elect::tally(block.out, block.inputs);
     }
 }
 
@@ -80,13 +78,13 @@ impl<R: Real> Formula<R> for Ties {
     }
 
     fn sums(&self, block: &mut Block<R>, facts: &Facts, sums: &mut [f64]) {
-        self.trim(block, facts);
-        sums[0] = elect::majority(block.out);
+        Ties::trim(block, facts);
+        sums[0] = elect::majority(block.inputs, &self.weight, block.out.len());
     }
 
     fn merge(&self, block: &mut Block<R>, facts: &Facts) {
-        self.trim(block, facts);
+        Ties::trim(block, facts);
         let zero = facts.sums.first().copied().unwrap_or(1.0);
-        elect::disjoint(block.out, block.inputs, &self.weight, self.normalize, zero, block.spare);
+        elect::disjoint(block.out, block.inputs, &self.weight, self.normalize, zero);
     }
 }
