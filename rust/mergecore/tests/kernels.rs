@@ -80,6 +80,13 @@ fn select<R: Sample>(x: &[R], keep: usize, block: usize, tile: usize, threads: u
     (cutoff, rounds)
 }
 
+/// Strips of whole lanes, as many as `lanes` says.
+fn distance<R: Sample>(a: &[R], b: &[R], lanes: usize) -> f64 {
+    let mut distance = angle::Distance::default();
+    a.chunks(16 * lanes).zip(b.chunks(16 * lanes)).for_each(|(a, b)| distance.add(a, b));
+    distance.squared()
+}
+
 macro_rules! kernels {
     ($real:ident) => {
         mod $real {
@@ -90,7 +97,9 @@ macro_rules! kernels {
                 #![proptest_config(config())]
 
                 #[test]
-                fn blend_is_its_twin(seed: u64, count in lengths(), flavour in flavours(), factor in any::<u64>()) {
+                fn blend_is_its_twin(
+                    seed: u64, count in lengths(), flavour in flavours(), factor in any::<u64>(), power in -150..150i32,
+                ) {
                     let factor: R = element_of(factor, flavour);
                     let (x, y) = (row::<R>(seed, count, flavour), row::<R>(!seed, count, flavour));
                     let z = row::<R>(seed ^ 7, count, Flavour::Plain);
@@ -99,7 +108,9 @@ macro_rules! kernels {
                     assert_same(&on(&|x| blend::add_weighted(x, &y, factor)), &naive::add_weighted(&x, &y, factor))?;
                     assert_same(&on(&|x| blend::add_fused(x, &y, factor)), &naive::add_fused(&x, &y, factor))?;
                     assert_same(&on(&|x| blend::scale(x, factor)), &naive::scale(&x, factor))?;
-                    assert_same(&on(&|x| blend::divide(x, factor)), &naive::divide(&x, factor))?;
+                    for divisor in [factor, R::ONE, R::of(2f64.powi(power)), R::of(-(2f64.powi(power)))] {
+                        assert_same(&on(&|x| blend::divide(x, divisor)), &naive::divide(&x, divisor))?;
+                    }
                     assert_same(&on(&|x| blend::attach(x, &y, factor)), &naive::attach(&x, &y, factor))?;
                     assert_same(&on(&|out| blend::combine(out, &y, factor, &z, R::of(0.7))), &naive::combine(&y, factor, &z, R::of(0.7)))?;
                 }
@@ -115,7 +126,9 @@ macro_rules! kernels {
                 }
 
                 #[test]
-                fn sums_are_taken_in_the_order_that_is_promised(seed: u64, count in lengths(), flavour in flavours(), shift in 0..9usize) {
+                fn sums_are_taken_in_the_order_that_is_promised(
+                    seed: u64, count in lengths(), flavour in flavours(), shift in 0..9usize, strip in 1..200usize,
+                ) {
                     // Shifted, so that the rows lie on other addresses: alignment must not be seen in a sum.
                     let (a, b) = (row::<R>(seed, count + shift, flavour), row::<R>(!seed, count + shift, flavour));
                     let (a, b) = (&a[shift..], &b[shift..]);
@@ -123,7 +136,7 @@ macro_rules! kernels {
                     for (got, terms) in [
                         (angle::dot(a, b), naive::products(a, b)),
                         (angle::l1(a), naive::magnitudes(a)),
-                        (angle::distance_squared(a, b), naive::squares(a, b)),
+                        (distance(a, b, strip), naive::squares(a, b)),
                     ] {
                         prop_assert!(got.same(naive::in_lanes(&terms)), "{} instead of {}", got, naive::in_lanes(&terms));
                         assert_near(got, &terms)?;
@@ -163,21 +176,19 @@ macro_rules! kernels {
                     seed: u64, count in lengths(), flavour in flavours(), weights in (1..5usize).prop_flat_map(weights), normalize: bool,
                     zero in prop::sample::select(vec![1.0, -1.0, 0.0, 17.0, -3.0]),
                 ) {
-                    let votes = rows::<R>(seed, weights.len(), count, flavour);
-                    let mut total = row::<R>(seed, count, Flavour::Wild);
-                    elect::tally(&mut total, &votes);
-                    assert_same(&total, &naive::tally(count, &votes))?;
-                    prop_assert_eq!(elect::majority(&total), naive::majority(&total));
-                    let want = naive::disjoint(&total, &votes, &weights, normalize, zero);
-                    let mut divisor = row::<R>(!seed, count, Flavour::Wild);
-                    elect::disjoint(&mut total, &votes, &weights, normalize, zero, &mut divisor);
-                    assert_same(&total, &want)?;
+                    let rows = rows::<R>(seed, weights.len(), count, flavour);
+                    let votes: Vec<Vec<R>> = rows.iter().zip(&weights).map(|(row, w)| naive::scale(row, R::of(*w))).collect();
+                    let total = naive::tally(count, &votes);
+                    prop_assert_eq!(elect::majority(&rows, &weights, count), naive::majority(&total));
+                    let mut out = row::<R>(!seed, count, Flavour::Wild);
+                    elect::disjoint(&mut out, &rows, &weights, normalize, zero);
+                    assert_same(&out, &naive::disjoint(&total, &votes, &weights, normalize, zero))?;
                 }
 
                 #[test]
                 fn a_mask_is_one_counter_at_a_time(
                     seed: u64, name in "[a-z.é]{0,9}", model in 0..3usize,
-                    count in lengths(), flavour in flavours(), density in densities(),
+                    count in lengths(), flavour in flavours(), density in densities(), factor in any::<u64>(),
                     first in prop_oneof![0..300u64, (1u64 << 34) - 70..(1u64 << 34) + 9, Just((1u64 << 62) - 3)],
                 ) {
                     let want = naive::mask(seed, &name, model, first, count, density);
@@ -189,6 +200,13 @@ macro_rules! kernels {
                     let mut masked = x.clone();
                     mask::apply(key, first, density, &mut masked);
                     assert_same(&masked, &naive::only(&x, &want))?;
+                    let factor: R = element_of(factor, flavour);
+                    let mut scaled = x.clone();
+                    mask::apply_and_scale(key, first, density, factor, &mut scaled);
+                    assert_same(&scaled, &naive::scale(&masked, factor))?;
+                    let mut divided = x;
+                    mask::apply_and_divide(key, first, density, factor, &mut divided);
+                    assert_same(&divided, &naive::divide(&masked, factor))?;
                 }
 
                 #[test]

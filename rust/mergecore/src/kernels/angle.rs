@@ -7,10 +7,9 @@ use crate::dtype::Real;
 
 const LANES: usize = 16;
 
-/// Σ term(aᵢ, bᵢ) in f64, lane by lane.
+/// Adds term(aᵢ, bᵢ) in f64, lane by lane.
 #[inline(always)]
-fn lanes<R: Real>(a: &[R], b: &[R], term: impl Fn(f64, f64) -> f64) -> f64 {
-    let mut sums = [0f64; LANES];
+fn add<R: Real>(sums: &mut [f64; LANES], a: &[R], b: &[R], term: impl Fn(f64, f64) -> f64) {
     let (wide, wide_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let (rest, rest_b) = (wide.remainder(), wide_b.remainder());
     for (a, b) in wide.zip(wide_b) {
@@ -18,9 +17,25 @@ fn lanes<R: Real>(a: &[R], b: &[R], term: impl Fn(f64, f64) -> f64) -> f64 {
             sums[lane] += term(a[lane].f64(), b[lane].f64());
         }
     }
-    for (lane, (a, b)) in rest.iter().zip(rest_b).enumerate() {
-        sums[lane] += term(a.f64(), b.f64());
+    if !rest.is_empty() {
+        add_rest(sums, rest, rest_b, term);
     }
+}
+
+/// Not inlined: a sight of single lanes keeps the compiler from whole vectors, and then the sums take half as long again.
+#[cold]
+#[inline(never)]
+fn add_rest<R: Real>(sums: &mut [f64; LANES], a: &[R], b: &[R], term: impl Fn(f64, f64) -> f64) {
+    for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+        *sum += term(a.f64(), b.f64());
+    }
+}
+
+/// Σ term(aᵢ, bᵢ) in f64.
+#[inline(always)]
+fn lanes<R: Real>(a: &[R], b: &[R], term: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut sums = [0f64; LANES];
+    add(&mut sums, a, b, term);
     tree(&sums)
 }
 
@@ -38,10 +53,23 @@ wide! {
     }
 }
 
+/// Σ (aᵢ − bᵢ)² of two rows that are shown strip by strip, each but the last of whole lanes: the same as of the rows at once.
+#[derive(Default)]
+pub struct Distance([f64; LANES]);
+
+impl Distance {
+    pub fn add<R: Real>(&mut self, a: &[R], b: &[R]) {
+        add_squares(&mut self.0, a, b);
+    }
+
+    pub fn squared(&self) -> f64 {
+        tree(&self.0)
+    }
+}
+
 wide! {
-    /// Σ (aᵢ − bᵢ)²
-    pub fn distance_squared<R>(a: &[R], b: &[R]) -> f64 {
-        lanes(a, b, |a, b| (a - b) * (a - b))
+    fn add_squares<R>(sums: &mut [f64; LANES], a: &[R], b: &[R]) {
+        add(sums, a, b, |a, b| (a - b) * (a - b));
     }
 }
 

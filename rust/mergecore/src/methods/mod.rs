@@ -131,8 +131,6 @@ pub struct Block<'a, R> {
     /// Task vectors for a method with `Base::Required`, else weights; one row a model, all of equal length. Free to overwrite.
     pub inputs: &'a mut [Vec<R>],
     pub out: &'a mut [R],
-    /// Room for one more row.
-    pub spare: &'a mut [R],
 }
 
 /// The method of that name; hyphens and capitals are forgiven.

@@ -69,15 +69,14 @@ impl Survey {
         match self {
             Survey::Sums { count, blocks } => {
                 let mut sums = vec![0.0; *count];
-                let mut block = Block { name, seed, number, first, inputs: &mut desk.inputs, out: &mut desk.out, spare: &mut desk.spare };
+                let mut block = Block { name, seed, number, first, inputs: &mut desk.inputs, out: &mut desk.out };
                 method.sums(&mut block, facts, &mut sums);
                 blocks.lock().expect("no holder panics")[number * count..(number + 1) * count].copy_from_slice(&sums);
             }
             Survey::Largest(selectors) => {
                 seen.resize_with(selectors.len(), Seen::default);
                 for (which, selector) in selectors.iter().enumerate().filter(|(_, s)| s.cutoff().is_none()) {
-                    let mut block =
-                        Block { name, seed, number, first, inputs: &mut desk.inputs, out: &mut desk.out, spare: &mut desk.spare };
+                    let mut block = Block { name, seed, number, first, inputs: &mut desk.inputs, out: &mut desk.out };
                     let values = method.magnitudes(&mut block, facts, which);
                     selector.observe(number, values, &mut seen[which]);
                 }

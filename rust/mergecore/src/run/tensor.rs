@@ -8,9 +8,10 @@ use super::facts::{blocks, Survey};
 use super::schedule::Task;
 use super::{Context, Outcome};
 use crate::checkpoint::Tensor;
-use crate::dtype::count_unfinite;
+use crate::dtype::{count_unfinite, Real};
 use crate::error::Result;
-use crate::kernels::{angle, blend};
+use crate::kernels::angle::{self, Distance};
+use crate::kernels::blend;
 use crate::methods::{Base, Block, Facts, Formula, Method};
 use crate::plan::{Job, Work};
 
@@ -37,26 +38,22 @@ impl<'a> Reader<'a> {
         first..(first + BLOCK as u64).min(self.job.elements())
     }
 
-    /// Puts a block's models and base on the desk, models as they are.
-    fn load<R: Seat>(&self, span: &Range<u64>, desk: &mut Desk<R>) -> Result<()> {
+    /// Puts a block's models and base on the desk, models as task vectors where the method wants them. Adds to each source's count of
+    /// what is not finite.
+    fn load<R: Seat>(&self, span: &Range<u64>, desk: &mut Desk<R>, unfinite: &mut [[u64; 2]]) -> Result<()> {
         let count = (span.end - span.start) as usize;
         desk.inputs.resize_with(self.inputs.len(), Vec::new);
-        if let Some(base) = self.base {
-            row(base, span.start, count, &mut desk.raw, &mut desk.base)?;
-        }
-        for (tensor, values) in self.inputs.iter().zip(&mut desk.inputs) {
-            row(tensor, span.start, count, &mut desk.raw, values)?;
-        }
         desk.out.resize(count, R::ZERO);
-        desk.spare.resize(count, R::ZERO);
-        Ok(())
-    }
-
-    /// Models become task vectors, where the method wants them.
-    fn subtract<R: Seat>(&self, desk: &mut Desk<R>) {
-        if self.task_vectors {
-            desk.inputs.iter_mut().for_each(|x| blend::subtract(x, &desk.base));
+        let Desk { raw, base, inputs, .. } = desk;
+        let mut unfinite = unfinite.iter_mut();
+        let mut slot = || unfinite.next().expect("one for each source");
+        if let Some(tensor) = self.base {
+            row(tensor, span.start, count, raw, base, None, slot())?;
         }
+        for (tensor, values) in self.inputs.iter().zip(inputs) {
+            row(tensor, span.start, count, raw, values, self.task_vectors.then_some(base), slot())?;
+        }
+        Ok(())
     }
 
     /// Looks at the blocks of a tile for a survey whose numbering of this tensor's blocks begins at `offset`.
@@ -72,14 +69,12 @@ impl<'a> Reader<'a> {
     where
         dyn Method: Formula<R>,
     {
+        // The merge counts them.
+        let mut unfinite = vec![[0; 2]; self.job.sources().len()];
         for block in tile {
             let span = self.span(block);
             let place = (self.job.name.as_str(), context.plan.recipe.seed, offset + block, span.start);
-            survey.observe(&*context.plan.recipe.method, facts, desk, place, &mut |desk| {
-                self.load(&span, desk)?;
-                self.subtract(desk);
-                Ok(())
-            })?;
+            survey.observe(&*context.plan.recipe.method, facts, desk, place, &mut |desk| self.load(&span, desk, &mut unfinite))?;
         }
         survey.absorb(desk);
         Ok(())
@@ -90,13 +85,38 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads and decodes `count` elements from `first` on.
-fn row<R: Seat>(tensor: &Tensor, first: u64, count: usize, raw: &mut Vec<u8>, values: &mut Vec<R>) -> Result<()> {
-    raw.resize(count * tensor.dtype.size(), 0);
+/// Elements that are taken through several steps at a time, so that they stay in the core's nearest cache.
+const STRIP: usize = 2048;
+
+/// Reads and decodes `count` elements from `first` on, counts what is not finite, and subtracts the base.
+fn row<R: Seat>(
+    tensor: &Tensor,
+    first: u64,
+    count: usize,
+    raw: &mut Vec<u8>,
+    values: &mut Vec<R>,
+    base: Option<&Vec<R>>,
+    unfinite: &mut [u64; 2],
+) -> Result<()> {
+    let size = tensor.dtype.size();
+    raw.resize(count * size, 0);
     values.resize(count, R::ZERO);
     tensor.read(first, raw)?;
-    R::decode(tensor.dtype, raw, values);
+    for (strip, (raw, values)) in raw.chunks(STRIP * size).zip(values.chunks_mut(STRIP)).enumerate() {
+        R::decode(tensor.dtype, raw, values);
+        tally(values, unfinite);
+        if let Some(base) = base {
+            blend::subtract(values, &base[strip * STRIP..]);
+        }
+    }
     Ok(())
+}
+
+/// Adds the NaN and the infinities among `values`.
+fn tally<R: Real>(values: &[R], unfinite: &mut [u64; 2]) {
+    let (nan, infinite) = count_unfinite(values);
+    unfinite[0] += nan;
+    unfinite[1] += infinite;
 }
 
 /// A tensor on its way through facts and merge.
@@ -159,36 +179,34 @@ where
     fn merge(&self, block: usize, facts: &Facts, desk: &mut Desk<R>, encoded: &mut [u8], unfinite: &mut [[u64; 2]]) -> Result<()> {
         let (reader, recipe) = (&self.reader, &self.context.plan.recipe);
         let span = reader.span(block);
-        reader.load(&span, desk)?;
-        let mut count = |slot: usize, values: &[R]| {
-            let (nan, infinite) = count_unfinite(values);
-            unfinite[slot][0] += nan;
-            unfinite[slot][1] += infinite;
-        };
-        let mut slot = 1;
-        for values in reader.base.map(|_| &desk.base).into_iter().chain(&desk.inputs) {
-            count(slot, values);
-            slot += 1;
+        let (written, sources) = unfinite.split_first_mut().expect("the output's, then the sources'");
+        reader.load(&span, desk, sources)?;
+        if let (Some(onto), Some(slot)) = (reader.onto, sources.last_mut()) {
+            row(onto, span.start, desk.out.len(), &mut desk.raw, &mut desk.onto, None, slot)?;
         }
-        if let Some(onto) = reader.onto {
-            row(onto, span.start, desk.out.len(), &mut desk.raw, &mut desk.onto)?;
-            count(slot, &desk.onto);
-        }
-        reader.subtract(desk);
-        let Desk { base, onto, inputs, out, spare, .. } = desk;
+        let Desk { base, onto, inputs, out, .. } = desk;
         let number = self.offset + block;
-        let mut place = Block { name: &reader.job.name, seed: recipe.seed, number, first: span.start, inputs, out, spare };
-        recipe.method.merge(&mut place, facts);
-        if reader.task_vectors {
-            blend::attach(out, if reader.onto.is_some() { onto } else { base }, R::of(recipe.lambda()));
+        recipe.method.merge(&mut Block { name: &reader.job.name, seed: recipe.seed, number, first: span.start, inputs, out }, facts);
+        let onto = if reader.onto.is_some() { onto } else { &*base };
+        let size = reader.job.dtype.size();
+        let mut deltas = [Distance::default(), Distance::default()];
+        for (strip, (out, encoded)) in out.chunks_mut(STRIP).zip(encoded.chunks_mut(STRIP * size)).enumerate() {
+            if reader.task_vectors {
+                blend::attach(out, &onto[strip * STRIP..], R::of(recipe.lambda()));
+            }
+            R::encode(reader.job.dtype, out, encoded);
+            // What was written, not what was computed, is what the world gets: rounding may overflow (f16) or lose the whole delta (bf16).
+            let rounded = &mut [R::ZERO; STRIP][..out.len()];
+            R::decode(reader.job.dtype, encoded, rounded);
+            tally(rounded, written);
+            if reader.base.is_some() {
+                let base = &base[strip * STRIP..][..out.len()];
+                deltas[0].add(out, base);
+                deltas[1].add(rounded, base);
+            }
         }
-        R::encode(reader.job.dtype, out, encoded);
-        // What was written, not what was computed, is what the world gets: rounding may overflow (f16) or lose the whole delta (bf16).
-        R::decode(reader.job.dtype, encoded, spare);
-        count(0, spare);
         if reader.base.is_some() {
-            let deltas = [angle::distance_squared(out, base), angle::distance_squared(spare, base)];
-            self.deltas.lock().expect("no holder panics")[block] = deltas;
+            self.deltas.lock().expect("no holder panics")[block] = deltas.map(|delta| delta.squared());
         }
         Ok(())
     }
