@@ -81,7 +81,7 @@ fn selecting(criterion: &mut Criterion) {
     for (name, flavour) in [("select of 1M", Flavour::Plain), ("select of 1M, tied", Flavour::Tied)] {
         let x = row::<f32>(1, COUNT, flavour);
         let select = || {
-            let mut selector = Selector::new::<f32>(COUNT as u64 / 10, COUNT as u64, COUNT as u64 / 4);
+            let mut selector = Selector::new::<f32>(COUNT as u64 / 10, COUNT as u64, COUNT / BLOCK, COUNT as u64 / 4);
             let mut seen = Seen::default();
             loop {
                 if let Some(cutoff) = selector.cutoff() {

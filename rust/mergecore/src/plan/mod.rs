@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::methods::{Base, Scope};
+use crate::kernels::cutoff::Cutoff;
+use crate::methods::{Facts, Need, Scope};
 use crate::recipe::Recipe;
 
 mod heads;
@@ -72,6 +73,11 @@ impl Job<'_> {
             Work::Merge { base, inputs, onto } => base.iter().chain(inputs).chain(onto).collect(),
             Work::Copy(tensor) => vec![tensor],
         }
+    }
+
+    /// What one element takes in all that this job reads.
+    pub fn element_bytes(&self) -> u64 {
+        self.sources().iter().map(|tensor| tensor.dtype.size() as u64).sum()
     }
 
     pub fn bytes_to_read(&self) -> u64 {
@@ -239,13 +245,41 @@ impl Plan<'_> {
         self.checkpoints.iter().find(|c| c.reference == *donor)?.tied()
     }
 
-    /// How often the inputs are read from end to end, at least.
+    fn merged(&self) -> impl Iterator<Item = &Job<'_>> {
+        self.jobs.iter().filter(|job| matches!(job.work, Work::Merge { .. }))
+    }
+
+    /// What the method asks for before it merges, as though all tensors were one.
+    pub fn needs(&self) -> Vec<Need> {
+        let (mut facts, mut needs) = (Facts::default(), Vec::new());
+        let elements = self.merged().map(Job::elements).sum();
+        loop {
+            let need = self.recipe.method.need(&facts, elements);
+            match &need {
+                Need::Nothing => return needs,
+                Need::Sums(count) => facts.sums.resize(facts.sums.len() + count, 1.0),
+                Need::Largest(keep) => facts.cutoffs.resize(facts.cutoffs.len() + keep.len(), Cutoff::ALL),
+            }
+            needs.push(need);
+        }
+    }
+
+    /// How often the inputs are read from end to end: by every survey of the whole model, and by the merge. What a threshold takes beside
+    /// its one pass (a sample of one block in 16 before, a look at some blocks after) is not counted. In f64 it may take a second one, unless
+    /// most weights are of 16 bits and their differences end in zeros.
     pub fn passes(&self) -> usize {
-        match (self.recipe.method.scope(), self.recipe.spec.base) {
-            (Scope::Tensor, _) => 1,
-            // A threshold takes a pass over everything (a sample beforehand hardly counts), the sign of zero sums one, the merge one.
-            (Scope::Model, Base::Required) if self.recipe.params.has("rescale") => 2,
-            (Scope::Model, _) => 3,
+        let elements: u64 = self.merged().map(Job::elements).sum();
+        let fine = |job: &&Job| job.wide && job.sources().iter().any(|tensor| tensor.dtype.size() > 2);
+        let mostly_fine = self.merged().filter(fine).map(Job::elements).sum::<u64>() > elements / 2;
+        let surveys = |need: &Need| match need {
+            // All or nothing is kept: there is nothing to look for.
+            Need::Largest(keep) if keep.iter().all(|keep| *keep == 0 || *keep >= elements) => 0,
+            Need::Largest(_) if mostly_fine => 2,
+            _ => 1,
+        };
+        match self.recipe.method.scope() {
+            Scope::Tensor => 1,
+            Scope::Model => 1 + self.needs().iter().map(surveys).sum::<usize>(),
         }
     }
 

@@ -47,6 +47,6 @@ impl Seat for f64 {
 /// Bytes that one thread holds for `models` inputs, in f32 or f64 arithmetic, with tiles of `tile` elements of up to `element` bytes.
 pub fn bytes(models: usize, wide: bool, tile: u64, element: usize) -> u64 {
     let row = BLOCK as u64 * if wide { 8 } else { 4 };
-    // raw, base, onto, out and the inputs; counts of 2^17 for each threshold.
+    // raw, base, onto, out and the inputs; lists of 2^17 for each threshold.
     row * (models as u64 + 5) + models as u64 * (4 << 17) + tile * element as u64
 }

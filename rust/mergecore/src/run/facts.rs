@@ -6,7 +6,7 @@ use super::desk::{Desk, BLOCK};
 use crate::dtype::Real;
 use crate::error::{Error, Result};
 use crate::kernels::angle;
-use crate::kernels::select::{Seen, Selector};
+use crate::kernels::select::{Seen, Selector, LEAST};
 use crate::methods::{Block, Facts, Formula, Method, Need};
 
 /// A pass (or several) in progress: what it has collected.
@@ -20,15 +20,15 @@ pub enum Survey {
 }
 
 impl Survey {
-    /// The next pass that the method asks for, over `blocks` blocks and `elements` elements; None when it can merge. Thresholds may list
-    /// `gather` magnitudes, all together.
+    /// The next pass that the method asks for, over `blocks` blocks and `elements` elements; None when it can merge. Beside the least,
+    /// thresholds may hold `gather` numbers of 8 bytes, all together.
     pub fn next<R: Real>(method: &dyn Method, facts: &Facts, elements: u64, blocks: usize, gather: u64) -> Option<Survey> {
         match method.need(facts, elements) {
             Need::Nothing => None,
             Need::Sums(count) => Some(Survey::Sums { count, blocks: Mutex::new(vec![0.0; blocks * count]) }),
             Need::Largest(keep) => {
-                let gather = gather / keep.len().max(1) as u64;
-                Some(Survey::Largest(keep.iter().map(|keep| Selector::new::<R>(*keep, elements, gather)).collect()))
+                let room = gather / keep.len().max(1) as u64 + LEAST;
+                Some(Survey::Largest(keep.iter().map(|keep| Selector::new::<R>(*keep, elements, blocks, room)).collect()))
             }
         }
     }
@@ -41,7 +41,8 @@ impl Survey {
         }
     }
 
-    fn wants(&self, block: usize) -> bool {
+    /// Whether this pass looks at that block at all: a sample does not, nor does the search for ties whose whereabouts are known.
+    pub fn wants(&self, block: usize) -> bool {
         match self {
             Survey::Sums { .. } => true,
             Survey::Largest(selectors) => selectors.iter().any(|s| s.wants(block)),
@@ -61,9 +62,6 @@ impl Survey {
         dyn Method: Formula<R>,
     {
         let (name, seed, number, first) = place;
-        if !self.wants(number) {
-            return Ok(());
-        }
         let mut seen = std::mem::take(&mut desk.seen);
         load(desk)?;
         match self {
@@ -75,7 +73,7 @@ impl Survey {
             }
             Survey::Largest(selectors) => {
                 seen.resize_with(selectors.len(), Seen::default);
-                for (which, selector) in selectors.iter().enumerate().filter(|(_, s)| s.cutoff().is_none()) {
+                for (which, selector) in selectors.iter().enumerate().filter(|(_, s)| s.wants(number)) {
                     let mut block = Block { name, seed, number, first, inputs: &mut desk.inputs, out: &mut desk.out };
                     let values = method.magnitudes(&mut block, facts, which);
                     selector.observe(number, values, &mut seen[which]);

@@ -56,7 +56,13 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Looks at the blocks of a tile for a survey whose numbering of this tensor's blocks begins at `offset`.
+    /// How many elements a survey will look at, if its numbering of this tensor's blocks begins at `offset`.
+    pub fn wanted(&self, survey: &Survey, offset: usize) -> u64 {
+        let wanted = (0..blocks(self.job.elements())).filter(|block| survey.wants(offset + block)).map(|block| self.span(block));
+        wanted.map(|span| span.end - span.start).sum()
+    }
+
+    /// Looks at the blocks of a tile that a survey wants; says how many elements were read.
     pub fn observe<R: Seat>(
         &self,
         context: &Context,
@@ -65,19 +71,25 @@ impl<'a> Reader<'a> {
         tile: Range<usize>,
         offset: usize,
         desk: &mut Desk<R>,
-    ) -> Result<()>
+    ) -> Result<u64>
     where
         dyn Method: Formula<R>,
     {
         // The merge counts them.
         let mut unfinite = vec![[0; 2]; self.job.sources().len()];
-        for block in tile {
+        let wanted: Vec<usize> = tile.filter(|block| survey.wants(offset + block)).collect();
+        for run in wanted.chunk_by(|a, b| a + 1 == *b) {
+            self.will_need(self.span(run[0]).start..self.span(run[run.len() - 1]).end);
+        }
+        let mut read = 0;
+        for block in wanted {
             let span = self.span(block);
+            read += span.end - span.start;
             let place = (self.job.name.as_str(), context.plan.recipe.seed, offset + block, span.start);
             survey.observe(&*context.plan.recipe.method, facts, desk, place, &mut |desk| self.load(&span, desk, &mut unfinite))?;
         }
         survey.absorb(desk);
-        Ok(())
+        Ok(read)
     }
 
     pub fn will_need(&self, elements: Range<u64>) {
@@ -151,7 +163,7 @@ where
             Some((facts, offset)) => (facts, offset, None),
             None => {
                 let facts = Facts::default();
-                let survey = Survey::next::<R>(&*context.plan.recipe.method, &facts, job.elements(), blocks, context.limits.gather);
+                let survey = Survey::next::<R>(&*context.plan.recipe.method, &facts, job.elements(), blocks, context.limits.gather());
                 (facts, 0, survey)
             }
         };
@@ -160,7 +172,7 @@ where
             if let Some(clear) = &mut survey {
                 clear.conclude(&mut facts)?;
             }
-            survey = Survey::next::<R>(&*context.plan.recipe.method, &facts, job.elements(), blocks, context.limits.gather);
+            survey = Survey::next::<R>(&*context.plan.recipe.method, &facts, job.elements(), blocks, context.limits.gather());
         }
         let sources = job.sources().len();
         Ok(MergeTask {
@@ -224,10 +236,11 @@ where
         let desk = R::desk(desks);
         let stage = self.stage.read().expect("no holder panics");
         let (blocks, elements) = self.context.tile(self.reader.job, tile);
-        self.reader.will_need(elements.clone());
         if let Some(survey) = &stage.survey {
-            return self.reader.observe(self.context, survey, &stage.facts, blocks, 0, desk);
+            // Not told as progress: the merge finds in memory what is read here.
+            return self.reader.observe(self.context, survey, &stage.facts, blocks, 0, desk).map(drop);
         }
+        self.reader.will_need(elements.clone());
         let size = self.reader.job.dtype.size();
         let mut encoded = std::mem::take(&mut desk.bytes);
         encoded.resize((elements.end - elements.start) as usize * size, 0);
@@ -240,8 +253,7 @@ where
         for (sum, tile) in self.unfinite.lock().expect("no holder panics").iter_mut().zip(unfinite) {
             *sum = [sum[0] + tile[0], sum[1] + tile[1]];
         }
-        let read: usize = self.reader.job.sources().iter().map(|tensor| tensor.dtype.size()).sum();
-        self.context.progress((elements.end - elements.start) * (read + size) as u64);
+        self.context.progress((elements.end - elements.start) * (self.reader.job.element_bytes() + size as u64));
         desk.bytes = encoded;
         Ok(())
     }
@@ -253,7 +265,7 @@ where
             if pass.conclude(facts)? {
                 let elements = self.reader.job.elements();
                 *survey =
-                    Survey::next::<R>(&*self.context.plan.recipe.method, facts, elements, blocks(elements), self.context.limits.gather);
+                    Survey::next::<R>(&*self.context.plan.recipe.method, facts, elements, blocks(elements), self.context.limits.gather());
             }
             return Ok(true);
         }
