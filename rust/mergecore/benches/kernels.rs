@@ -59,10 +59,10 @@ fn summing(criterion: &mut Criterion) {
     let sums: [Sum; 3] = [
         ("dot", naive::in_lanes(&naive::products(&x, &y)), &|| angle::dot(black_box(&x), &y)),
         ("l1", naive::in_lanes(&naive::magnitudes(&x)), &|| angle::l1(black_box(&x))),
-        ("distance", naive::in_lanes(&naive::squares(&x, &y)), &|| {
-            let mut distance = angle::Distance::default();
-            distance.add(black_box(&x), &y);
-            distance.squared()
+        ("distances", naive::in_lanes(&naive::squares(&x, &y)), &|| {
+            let mut distances = angle::Distances::default();
+            distances.add(black_box(&x), &x, &y);
+            distances.squared()[0]
         }),
     ];
     let mut group = criterion.benchmark_group("kernels");

@@ -12,15 +12,6 @@ wide! {
 }
 
 wide! {
-    /// sum ← sum + x·weight (the product is rounded before it is added).
-    pub fn add_weighted<R>(sum: &mut [R], x: &[R], weight: R) {
-        for (s, x) in sum.iter_mut().zip(x) {
-            *s = *s + *x * weight;
-        }
-    }
-}
-
-wide! {
     /// sum ← sum + x·weight, rounded once (fused).
     pub fn add_fused<R>(sum: &mut [R], x: &[R], weight: R) {
         for (s, x) in sum.iter_mut().zip(x) {
@@ -78,48 +69,19 @@ pub fn reciprocal<R: Real>(divisor: R) -> Option<R> {
     (divisor.f64().to_bits() & FRACTION == 0 && factor.is_finite() && factor != R::ZERO).then_some(factor)
 }
 
-/// Elements that a kernel of several rows takes through all of its steps at a time, in arrays of that size: they hardly leave the
-/// registers. (With 512 at a time an election takes half as long again; with 32 the loops are unrolled before they are vectorised,
-/// and it takes four times as long.)
-pub const STRIP: usize = 64;
-
-/// A row's strip from element `at` on. At the end of the row it is made up with zeros, in `pad`.
-#[inline(always)]
-pub fn strip<'a, R: Real>(row: &'a [R], at: usize, pad: &'a mut [R; STRIP]) -> &'a [R; STRIP] {
-    let row = &row[at..];
-    row.first_chunk().unwrap_or_else(|| {
-        pad[..row.len()].copy_from_slice(row);
-        pad
-    })
-}
-
-/// Writes a strip, as much of it as `out` has room for.
-#[inline(always)]
-pub fn put<R: Real>(out: &mut [R], strip: &[R; STRIP]) {
-    match out.first_chunk_mut() {
-        Some(out) => *out = *strip,
-        None => out.copy_from_slice(&strip[..out.len()]),
-    }
-}
-
-/// Σ wᵢ·rowᵢ in a strip from element `at` on, model by model.
-#[inline(always)]
-pub fn add_up<R: Real>(rows: &[Vec<R>], weights: &[f64], at: usize) -> [R; STRIP] {
-    let (mut sum, mut pad) = ([R::ZERO; STRIP], [R::ZERO; STRIP]);
-    for (row, w) in rows.iter().zip(weights) {
-        let (x, w) = (strip(row, at, &mut pad), R::of(*w));
-        for i in 0..STRIP {
-            sum[i] = sum[i] + x[i] * w;
-        }
-    }
-    sum
-}
-
 wide! {
     /// out ← Σ wᵢxᵢ, over Σ wᵢ if `normalize` (over 1 where that vanishes: mergekit's guard against weights that cancel).
     pub fn weighted_sum<R>(out: &mut [R], rows: &[Vec<R>], weights: &[f64], normalize: bool) {
+        // A strip of the sum stays in the core's nearest cache until all models are in it.
+        const STRIP: usize = 1024;
         for (number, out) in out.chunks_mut(STRIP).enumerate() {
-            put(out, &add_up(rows, weights, number * STRIP));
+            out.fill(R::ZERO);
+            for (row, w) in rows.iter().zip(weights) {
+                let w = R::of(*w);
+                for (sum, x) in out.iter_mut().zip(&row[number * STRIP..]) {
+                    *sum = *sum + *x * w;
+                }
+            }
         }
         let divisor = weights.iter().fold(R::ZERO, |sum, w| sum + R::of(*w));
         if normalize && divisor.abs() >= R::of(1e-8) {

@@ -30,9 +30,11 @@ impl Key {
     }
 }
 
-/// Kept where a word's upper 24 bits are below this. (density·2²⁴ is exact in f64; comparing with its ceiling is the same.)
-fn limit(density: f64) -> u32 {
-    (density * (1u32 << 24) as f64).ceil().clamp(0.0, (1u32 << 24) as f64) as u32
+/// The largest word that is kept; None if none is. Kept where the upper 24 bits are below density·2²⁴, which is exact in f64: comparing
+/// with its ceiling is the same, and so is comparing all 32 bits with the last word below it.
+fn last(density: f64) -> Option<u32> {
+    let limit = (density * (1u32 << 24) as f64).ceil().clamp(0.0, (1u32 << 24) as f64) as u64;
+    (limit << 8).checked_sub(1).map(|last| last as u32)
 }
 
 /// Counters that are computed side by side: two vectors of 512 bits, four of 256. (Eight are unrolled before they are vectorised, and
@@ -93,11 +95,13 @@ fn odd_words(key: Key, first: u64) -> [u32; STEP] {
 /// Calls `act(element, kept?)` for a whole row; `first` is the index of its first element in the tensor.
 #[inline(always)]
 fn visit<T>(key: Key, first: u64, density: f64, row: &mut [T], act: impl Fn(&mut T, bool)) {
-    let limit = limit(density);
+    let Some(last) = last(density) else {
+        return row.iter_mut().for_each(|x| act(x, false));
+    };
     let ends = |first: u64, row: &mut [T]| {
         let skip = (first % 4) as usize;
         for (x, word) in row.iter_mut().zip(&odd_words(key, first - skip as u64)[skip..]) {
-            act(x, word >> 8 < limit);
+            act(x, *word <= last);
         }
     };
     let mut first = first;
@@ -110,7 +114,7 @@ fn visit<T>(key: Key, first: u64, density: f64, row: &mut [T], act: impl Fn(&mut
     for step in &mut steps {
         let words = words(key, first);
         for i in 0..STEP {
-            act(&mut step[i], words[i] >> 8 < limit);
+            act(&mut step[i], words[i] <= last);
         }
         first += STEP as u64;
     }

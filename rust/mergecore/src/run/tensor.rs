@@ -10,7 +10,7 @@ use super::{Context, Outcome};
 use crate::checkpoint::Tensor;
 use crate::dtype::{count_unfinite, Real};
 use crate::error::Result;
-use crate::kernels::angle::{self, Distance};
+use crate::kernels::angle::{self, Distances};
 use crate::kernels::blend;
 use crate::methods::{Base, Block, Facts, Formula, Method};
 use crate::plan::{Job, Work};
@@ -201,7 +201,7 @@ where
         recipe.method.merge(&mut Block { name: &reader.job.name, seed: recipe.seed, number, first: span.start, inputs, out }, facts);
         let onto = if reader.onto.is_some() { onto } else { &*base };
         let size = reader.job.dtype.size();
-        let mut deltas = [Distance::default(), Distance::default()];
+        let mut deltas = Distances::default();
         for (strip, (out, encoded)) in out.chunks_mut(STRIP).zip(encoded.chunks_mut(STRIP * size)).enumerate() {
             if reader.task_vectors {
                 blend::attach(out, &onto[strip * STRIP..], R::of(recipe.lambda()));
@@ -212,13 +212,11 @@ where
             R::decode(reader.job.dtype, encoded, rounded);
             tally(rounded, written);
             if reader.base.is_some() {
-                let base = &base[strip * STRIP..][..out.len()];
-                deltas[0].add(out, base);
-                deltas[1].add(rounded, base);
+                deltas.add(out, rounded, &base[strip * STRIP..][..out.len()]);
             }
         }
         if reader.base.is_some() {
-            self.deltas.lock().expect("no holder panics")[block] = deltas.map(|delta| delta.squared());
+            self.deltas.lock().expect("no holder panics")[block] = deltas.squared();
         }
         Ok(())
     }
