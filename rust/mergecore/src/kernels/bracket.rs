@@ -3,7 +3,7 @@
 /// One block in so many is sampled, and a large tensor's sample is thinned to about one element in `THIN`, within limits.
 const SAMPLED: u64 = 16;
 const THIN: u64 = 1 << 12;
-const SAMPLE: [u64; 2] = [1 << 18, 1 << 20];
+const SAMPLE: [u64; 2] = [1 << 16, 1 << 20];
 
 /// Of `total` elements every so many of a sampled block are noted, for which there is room for `room` numbers of 8 bytes.
 pub fn stride(total: u64, room: u64) -> usize {
