@@ -49,7 +49,7 @@ class Method:
     formula: str
     paper: str
     cost: str
-    base: Literal["none", "joins", "required", "first"]
+    base: Literal["joins", "required", "optional", "first"]
     """`required`: deltas from a base are merged; `joins`: a base is one more input; `first`: a
     base, if given, is the first of the two ends."""
     min_models: int

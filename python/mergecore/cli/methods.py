@@ -56,6 +56,7 @@ _BASE = {
     "none": "not used",
     "joins": "not needed; --base adds it as one more input",
     "required": "needed; if left out, the one that the models' cards name",
+    "optional": "not needed; with --base task vectors are merged, else weights",
     "first": "not needed; --base is the first end, else the first model is",
 }
 

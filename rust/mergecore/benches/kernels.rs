@@ -59,7 +59,11 @@ fn summing(criterion: &mut Criterion) {
     let sums: [Sum; 3] = [
         ("dot", naive::in_lanes(&naive::products(&x, &y)), &|| angle::dot(black_box(&x), &y)),
         ("l1", naive::in_lanes(&naive::magnitudes(&x)), &|| angle::l1(black_box(&x))),
-        ("distance_squared", naive::in_lanes(&naive::squares(&x, &y)), &|| angle::distance_squared(black_box(&x), &y)),
+        ("distances", naive::in_lanes(&naive::squares(&x, &y)), &|| {
+            let mut distances = angle::Distances::default();
+            distances.add(black_box(&x), &x, &y);
+            distances.squared()[0]
+        }),
     ];
     let mut group = criterion.benchmark_group("kernels");
     group.throughput(Throughput::Elements(BLOCK as u64));
@@ -77,7 +81,7 @@ fn selecting(criterion: &mut Criterion) {
     for (name, flavour) in [("select of 1M", Flavour::Plain), ("select of 1M, tied", Flavour::Tied)] {
         let x = row::<f32>(1, COUNT, flavour);
         let select = || {
-            let mut selector = Selector::new::<f32>(COUNT as u64 / 10, COUNT as u64, COUNT as u64 / 4);
+            let mut selector = Selector::new::<f32>(COUNT as u64 / 10, COUNT as u64, COUNT / BLOCK, COUNT as u64 / 4);
             let mut seen = Seen::default();
             loop {
                 if let Some(cutoff) = selector.cutoff() {
@@ -102,13 +106,12 @@ fn selecting(criterion: &mut Criterion) {
 }
 
 fn electing(criterion: &mut Criterion) {
-    let votes = rows::<f32>(3, 3, BLOCK, Flavour::Plain);
+    let models = rows::<f32>(3, 3, BLOCK, Flavour::Plain);
+    let votes: Vec<Vec<f32>> = models.iter().zip(WEIGHTS).map(|(row, w)| naive::scale(row, w as f32)).collect();
     let total = naive::tally(BLOCK, &votes);
-    let mut spare = vec![0f32; BLOCK];
-    measure(criterion, "tally of 3", &total, &total, |out| elect::tally(out, &votes));
     for (name, normalize) in [("disjoint of 3", false), ("disjoint of 3, normalized", true)] {
         let want = naive::disjoint(&total, &votes, &WEIGHTS, normalize, 1.0);
-        measure(criterion, name, &total, &want, |out| elect::disjoint(out, &votes, &WEIGHTS, normalize, 1.0, &mut spare));
+        measure(criterion, name, &total, &want, |out| elect::disjoint(out, &models, &WEIGHTS, normalize, 1.0));
     }
 }
 
@@ -117,6 +120,7 @@ fn masking(criterion: &mut Criterion) {
     let key = mask::Key::new(42, "w", 0);
     let want = naive::only(&x, &naive::mask(42, "w", 0, 0, BLOCK, 0.3));
     measure(criterion, "mask", &x, &want, |x| mask::apply(key, 0, 0.3, x));
+    measure(criterion, "mask and divide", &x, &naive::divide(&want, 0.3), |x| mask::apply_and_divide(key, 0, 0.3, 0.3, x));
 }
 
 fn encoding(criterion: &mut Criterion) {

@@ -7,6 +7,7 @@ mod rows;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use mergecore::dtype::Dtype;
 use mergecore::methods::METHODS;
@@ -417,4 +418,57 @@ fn a_model_may_be_named_twice_and_the_base_among_the_models() {
     assert_eq!(merge(&models, &mean(&["a", "a", "base"]), RUN).0.part("w").values(), [((3.0f32 / 3.0 + 3.0 / 3.0) + 1.0 / 3.0) as f64]);
     let among = json!({"merge_method": "task_arithmetic", "base_model": "base", "models": ["base", "a"]});
     assert_eq!(merge(&models, &among, RUN).0.part("w").values(), [3.0]);
+}
+
+/// What `show` promises is what a merge does: of small models exactly, of larger ones but for a sample and a search for ties.
+#[test]
+fn the_inputs_are_read_as_often_as_the_plan_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut dice = rows::Dice(3);
+    let mut make = |name: &str, dtype: Dtype, rows: u64| {
+        let mut row = |count: u64| (0..count).map(|_| dice.unit() * 0.02).collect::<Vec<_>>();
+        let model = Model::default().floats("w", dtype, &[rows, 64], &row(rows * 64)).floats("v", Dtype::F32, &[64], &row(64));
+        model.save(&dir.path().join(name));
+    };
+    for (size, dtype, rows) in [("small", Dtype::BF16, 100), ("large", Dtype::BF16, 30_000), ("fine", Dtype::F64, 30_000)] {
+        ["base", "a", "b"].iter().for_each(|name| make(&format!("{size}-{name}"), dtype, rows));
+    }
+    let (bf16, narrow) = (["small", "large"].as_slice(), Json::Null);
+    for (method, parameters, dtype, sizes, passes) in [
+        ("ties", json!({"scope": "tensor"}), &narrow, bf16, 1),
+        ("ties", json!({"scope": "model", "density": 0.2}), &narrow, bf16, 3),
+        ("ties", json!({"scope": "model", "density": 1.0}), &narrow, bf16, 2),
+        ("ties", json!({"scope": "model", "density": 0.2}), &json!("float64"), &["large"], 3),
+        ("ties", json!({"scope": "model", "density": 0.2}), &narrow, &["fine"], 4),
+        ("dare_ties", json!({"scope": "tensor", "rescale": "l1"}), &narrow, bf16, 1),
+        ("dare_ties", json!({"scope": "model", "rescale": "inverse"}), &narrow, bf16, 2),
+        ("dare_ties", json!({"scope": "model", "rescale": "l1"}), &narrow, bf16, 3),
+    ] {
+        // A cap leaves thresholds the least room.
+        for (size, cap) in sizes.iter().flat_map(|size| [(*size, None), (*size, Some(45_000_000))]) {
+            let named = |name: &str| format!("{size}-{name}");
+            let models = [named("a"), named("b")];
+            let mut recipe = json!({"merge_method": method, "base_model": named("base"), "models": models, "parameters": parameters});
+            if *dtype != narrow {
+                recipe["dtype"] = dtype.clone();
+            }
+            let plan = plan(dir.path(), &recipe).unwrap();
+            assert_eq!(plan.passes(), passes, "{recipe}");
+            let out = dir.path().join("out");
+            let watch = Watch::default();
+            let report = model::finish(&plan, &out, Run { cap, overwrite: true, ..RUN }, &watch).unwrap();
+            let [done, total] = [&watch.done, &watch.total].map(|count| count.load(Ordering::Relaxed));
+            assert_eq!(done, total, "{recipe}: the progress ends elsewhere");
+            let read = report["bytes_read"].as_f64().unwrap() / plan.bytes_to_read() as f64;
+            let over = read - passes as f64;
+            let right = match size {
+                "small" => over == 0.0,
+                // A second pass, which larger models of f64 need.
+                "fine" => (-1.0..0.2).contains(&over),
+                _ if method == "ties" => (0.0..0.2).contains(&over),
+                _ => over == 0.0,
+            };
+            assert!(right, "{recipe}: read {read} times");
+        }
+    }
 }

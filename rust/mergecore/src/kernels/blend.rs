@@ -12,15 +12,6 @@ wide! {
 }
 
 wide! {
-    /// sum ← sum + x·weight (the product is rounded before it is added).
-    pub fn add_weighted<R>(sum: &mut [R], x: &[R], weight: R) {
-        for (s, x) in sum.iter_mut().zip(x) {
-            *s = *s + *x * weight;
-        }
-    }
-}
-
-wide! {
     /// sum ← sum + x·weight, rounded once (fused).
     pub fn add_fused<R>(sum: &mut [R], x: &[R], weight: R) {
         for (s, x) in sum.iter_mut().zip(x) {
@@ -39,8 +30,14 @@ wide! {
 }
 
 wide! {
-    /// x ← x / divisor (a true division: multiplying by the reciprocal rounds differently)
+    /// x ← x / divisor (a true division: multiplying by a reciprocal that was rounded rounds differently)
     pub fn divide<R>(x: &mut [R], divisor: R) {
+        if divisor == R::ONE {
+            return;
+        }
+        if let Some(factor) = reciprocal(divisor) {
+            return scale(x, factor);
+        }
         for x in x.iter_mut() {
             *x = *x / divisor;
         }
@@ -65,16 +62,30 @@ wide! {
     }
 }
 
-/// out ← Σ wᵢxᵢ, over Σ wᵢ if `normalize` (over 1 where that vanishes: mergekit's guard against weights that cancel).
-pub fn weighted_sum<R: Real>(out: &mut [R], rows: &[Vec<R>], weights: &[f64], normalize: bool) {
-    out.fill(R::ZERO);
-    for (x, w) in rows.iter().zip(weights) {
-        add_weighted(out, x, R::of(*w));
-    }
-    if normalize {
-        let sum = weights.iter().fold(R::ZERO, |sum, w| sum + R::of(*w));
-        if sum.abs() >= R::of(1e-8) {
-            divide(out, sum);
+/// 1/divisor where it is exact, for powers of two: multiplying by it then gives what dividing does, and division is slow.
+pub fn reciprocal<R: Real>(divisor: R) -> Option<R> {
+    const FRACTION: u64 = (1 << 52) - 1;
+    let factor = R::ONE / divisor;
+    (divisor.f64().to_bits() & FRACTION == 0 && factor.is_finite() && factor != R::ZERO).then_some(factor)
+}
+
+wide! {
+    /// out ← Σ wᵢxᵢ, over Σ wᵢ if `normalize` (over 1 where that vanishes: mergekit's guard against weights that cancel).
+    pub fn weighted_sum<R>(out: &mut [R], rows: &[Vec<R>], weights: &[f64], normalize: bool) {
+        // A strip of the sum stays in the core's nearest cache until all models are in it.
+        const STRIP: usize = 1024;
+        for (number, out) in out.chunks_mut(STRIP).enumerate() {
+            out.fill(R::ZERO);
+            for (row, w) in rows.iter().zip(weights) {
+                let w = R::of(*w);
+                for (sum, x) in out.iter_mut().zip(&row[number * STRIP..]) {
+                    *sum = *sum + *x * w;
+                }
+            }
+        }
+        let divisor = weights.iter().fold(R::ZERO, |sum, w| sum + R::of(*w));
+        if normalize && divisor.abs() >= R::of(1e-8) {
+            divide(out, divisor);
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod angle;
 pub mod blend;
+pub mod bracket;
 pub mod cutoff;
 pub mod elect;
 pub mod mask;

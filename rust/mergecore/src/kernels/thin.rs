@@ -32,13 +32,31 @@ impl Rescale {
         }
     }
 
-    /// Makes up in one model's row for what was dropped; `sums` are that model's two.
-    pub fn apply<R: Real>(self, delta: &mut [R], density: f64, sums: &[f64]) {
+    /// What makes up for the dropped elements of one model's row; `sums` are that model's two.
+    pub fn factor<R: Real>(self, density: f64, sums: &[f64]) -> Factor<R> {
         match self {
-            Rescale::Inverse if density > 0.0 => blend::divide(delta, R::of(density)),
+            Rescale::Inverse if density > 0.0 => Factor::Divide(R::of(density)),
             // Sums this small would scale rounding noise (mergekit's guard, kept).
-            Rescale::L1 if sums[0] >= 1e-7 && sums[1] >= 1e-7 => blend::scale(delta, R::of(sums[0] / sums[1])),
-            _ => {}
+            Rescale::L1 if sums[0] >= 1e-7 && sums[1] >= 1e-7 => Factor::Scale(R::of(sums[0] / sums[1])),
+            _ => Factor::One,
+        }
+    }
+}
+
+/// A division is not a multiplication by the reciprocal: it rounds differently.
+#[derive(Debug, Clone, Copy)]
+pub enum Factor<R> {
+    One,
+    Scale(R),
+    Divide(R),
+}
+
+impl<R: Real> Factor<R> {
+    pub fn apply(self, x: &mut [R]) {
+        match self {
+            Factor::One => {}
+            Factor::Scale(by) => blend::scale(x, by),
+            Factor::Divide(by) => blend::divide(x, by),
         }
     }
 }
@@ -83,8 +101,12 @@ impl Thin {
             if *density >= 1.0 {
                 continue;
             }
-            mask::apply(key(model), first, *density, delta);
-            self.rescale.apply(delta, *density, sums.get(2 * model..).unwrap_or_default());
+            let key = key(model);
+            match self.rescale.factor(*density, sums.get(2 * model..).unwrap_or_default()) {
+                Factor::Divide(by) => mask::apply_and_divide(key, first, *density, by, delta),
+                Factor::Scale(by) => mask::apply_and_scale(key, first, *density, by, delta),
+                Factor::One => mask::apply(key, first, *density, delta),
+            }
         }
     }
 }

@@ -7,9 +7,9 @@
 use super::{Base, Block, Facts, Formula, Method, Need, Scope, Spec};
 use crate::dtype::Real;
 use crate::error::Result;
+use crate::kernels::elect;
 use crate::kernels::mask::Key;
 use crate::kernels::thin::{Rescale, Thin};
-use crate::kernels::{blend, elect};
 use crate::params::{Default, Param, Params, DENSITY, LAMBDA, NORMALIZE, RESCALE, SCOPE, WEIGHT};
 
 pub const SPEC: Spec = Spec {
@@ -50,10 +50,6 @@ impl DareTies {
     fn thin<R: Real>(&self, block: &mut Block<R>, facts: &Facts) {
         let (name, seed, first) = (block.name, block.seed, block.first);
         self.thin.apply(block.inputs, |model| Key::new(seed, name, model), first, &facts.sums);
-        for (delta, w) in block.inputs.iter_mut().zip(&self.weight) {
-            blend::scale(delta, R::of(*w));
-        }
-        elect::tally(block.out, block.inputs);
     }
 }
 
@@ -78,13 +74,13 @@ impl<R: Real> Formula<R> for DareTies {
             self.thin.measure(block.inputs, |model| Key::new(seed, name, model), first, sums);
         } else {
             self.thin(block, facts);
-            sums[0] = elect::majority(block.out);
+            sums[0] = elect::majority(block.inputs, &self.weight, block.out.len());
         }
     }
 
     fn merge(&self, block: &mut Block<R>, facts: &Facts) {
         self.thin(block, facts);
         let zero = facts.sums.get(self.thin.sums()).copied().unwrap_or(1.0);
-        elect::disjoint(block.out, block.inputs, &self.weight, self.normalize, zero, block.spare);
+        elect::disjoint(block.out, block.inputs, &self.weight, self.normalize, zero);
     }
 }

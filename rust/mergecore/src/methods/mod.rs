@@ -50,6 +50,8 @@ pub struct Spec {
 pub enum Base {
     /// It merges task vectors, model − base, and adds the result to the base (or to `onto`).
     Required,
+    /// It merges task vectors if a base is given, else weights.
+    Optional,
     /// It merges weights; a base that is given is one more input.
     Joins,
     /// It merges the weights of two ends; a base that is given is the first.
@@ -63,10 +65,26 @@ pub trait Method: Formula<f32> + Formula<f64> {
         Scope::Tensor
     }
 
+    /// What must lie in one block.
+    fn grain(&self) -> Grain {
+        Grain::Element
+    }
+
     /// What must be known before merging, beyond `facts`, of a tensor (or model) with so many elements.
     fn need(&self, _facts: &Facts, _elements: u64) -> Need {
         Need::Nothing
     }
+}
+
+/// Blocks are cut so that a method sees what it needs at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grain {
+    /// Anywhere.
+    Element,
+    /// Between vectors along the last axis.
+    Row,
+    /// Nowhere: a tensor is one block, in memory whole.
+    Tensor,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,11 +146,13 @@ pub struct Block<'a, R> {
     pub number: usize,
     /// The index of its first element in the tensor.
     pub first: u64,
-    /// Task vectors for a method with `Base::Required`, else weights; one row a model, all of equal length. Free to overwrite.
+    /// The length of the tensor's last axis; 1 for a tensor without axes.
+    pub row: usize,
+    /// The base's values, where there is one.
+    pub base: Option<&'a [R]>,
+    /// Task vectors where there is a base, else weights; one row a model, all of equal length. Free to overwrite.
     pub inputs: &'a mut [Vec<R>],
     pub out: &'a mut [R],
-    /// Room for one more row.
-    pub spare: &'a mut [R],
 }
 
 /// The method of that name; hyphens and capitals are forgiven.
@@ -148,6 +168,7 @@ impl Spec {
     pub fn json(&self) -> Json {
         let base = match self.base {
             Base::Required => "required",
+            Base::Optional => "optional",
             Base::Joins => "joins",
             Base::First => "first",
         };

@@ -8,7 +8,7 @@ use super::{Base, Block, Facts, Formula, Method, Need, Scope, Spec};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::kernels::thin::Rescale;
-use crate::kernels::{angle, blend, elect};
+use crate::kernels::{angle, elect};
 use crate::params::{Default, Param, Params, DENSITY, LAMBDA, NORMALIZE, RESCALE, SCOPE, WEIGHT};
 
 pub const SPEC: Spec = Spec {
@@ -64,10 +64,8 @@ impl Ties {
     fn trim<R: Real>(&self, block: &mut Block<R>, facts: &Facts) {
         for (model, (delta, cutoff)) in block.inputs.iter_mut().zip(&facts.cutoffs).enumerate() {
             cutoff.trim(block.number, delta);
-            self.rescale.apply(delta, self.density[model], facts.sums.get(2 * model..).unwrap_or_default());
-            blend::scale(delta, R::of(self.weight[model]));
+            self.rescale.factor(self.density[model], facts.sums.get(2 * model..).unwrap_or_default()).apply(delta);
         }
-        elect::tally(block.out, block.inputs);
     }
 }
 
@@ -101,13 +99,13 @@ impl<R: Real> Formula<R> for Ties {
             }
         } else {
             self.trim(block, facts);
-            sums[0] = elect::majority(block.out);
+            sums[0] = elect::majority(block.inputs, &self.weight, block.out.len());
         }
     }
 
     fn merge(&self, block: &mut Block<R>, facts: &Facts) {
         self.trim(block, facts);
         let zero = facts.sums.get(self.measured()).copied().unwrap_or(1.0);
-        elect::disjoint(block.out, block.inputs, &self.weight, self.normalize, zero, block.spare);
+        elect::disjoint(block.out, block.inputs, &self.weight, self.normalize, zero);
     }
 }

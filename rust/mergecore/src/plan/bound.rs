@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::outline::Row;
 use crate::error::{Error, Result};
-use crate::methods::{Method, Scope};
+use crate::kernels::cutoff::Cutoff;
+use crate::methods::{Facts, Method, Need, Scope};
 use crate::params::Params;
 use crate::recipe::{Place, Recipe};
 
@@ -14,6 +15,22 @@ pub struct Bound {
     pub method: Box<dyn Method>,
     /// λ, which scales the merged task vector before it is added; 1 for a method without one.
     pub lambda: f64,
+}
+
+impl Bound {
+    /// What the method asks for before it merges so many elements.
+    pub fn needs(&self, elements: u64) -> Vec<Need> {
+        let (mut facts, mut needs) = (Facts::default(), Vec::new());
+        loop {
+            let need = self.method.need(&facts, elements);
+            match &need {
+                Need::Nothing => return needs,
+                Need::Sums(count) => facts.sums.resize(facts.sums.len() + count, 1.0),
+                Need::Largest(keep) => facts.cutoffs.resize(facts.cutoffs.len() + keep.len(), Cutoff::ALL),
+            }
+            needs.push(need);
+        }
+    }
 }
 
 pub struct Binder<'r> {

@@ -7,8 +7,8 @@
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 
-use crate::names::{ends, is_head, EMBEDDINGS};
 use super::Head;
+use crate::names::{ends, is_head, EMBEDDINGS};
 
 /// What is to be done about the head; nothing if there is none or all models agree.
 pub struct Heads {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::methods::{Base, Scope};
+use crate::methods::{Grain, Need, Scope};
 use crate::names::{self, Layer};
 use crate::recipe::Recipe;
 
@@ -17,8 +17,8 @@ mod bound;
 mod heads;
 mod outline;
 
-pub use bound::Bound;
 use bound::Binder;
+pub use bound::Bound;
 use heads::Heads;
 use outline::{Find, Row};
 
@@ -82,12 +82,37 @@ impl Job<'_> {
         self.elements() * self.dtype.size() as u64
     }
 
+    /// The length of the last axis; 1 without axes.
+    pub fn row(&self) -> usize {
+        self.shape.last().map_or(1, |n| *n as usize).max(1)
+    }
+
+    /// Elements of a block: the piece that a method sees at once, from which facts are added up in order.
+    pub fn block(&self) -> u64 {
+        // Rows of f32 take 64 KB, so that a few of them fit a core's cache. Sums are added block by block: changing it changes last digits.
+        const BLOCK: u64 = 16 * 1024;
+        match self.bound.as_ref().map_or(Grain::Element, |bound| bound.method.grain()) {
+            Grain::Element => BLOCK,
+            Grain::Row => (BLOCK / self.row() as u64).max(1) * self.row() as u64,
+            Grain::Tensor => self.elements().max(1),
+        }
+    }
+
+    pub fn blocks(&self) -> usize {
+        self.elements().div_ceil(self.block()) as usize
+    }
+
     /// Everything this job reads, base first.
     pub fn sources(&self) -> Vec<&Tensor<'_>> {
         match &self.work {
             Work::Merge { base, inputs, onto } => base.iter().chain(inputs).chain(onto).collect(),
             Work::Copy(tensor) => vec![tensor],
         }
+    }
+
+    /// What one element takes in all that this job reads.
+    pub fn element_bytes(&self) -> u64 {
+        self.sources().iter().map(|tensor| tensor.dtype.size() as u64).sum()
     }
 
     pub fn bytes_to_read(&self) -> u64 {
@@ -289,13 +314,38 @@ impl Plan<'_> {
         self.checkpoints.iter().find(|c| c.reference == *donor)?.tied()
     }
 
-    /// How often the inputs are read from end to end, at least.
+    fn merged(&self) -> impl Iterator<Item = &Job<'_>> {
+        self.jobs.iter().filter(|job| matches!(job.work, Work::Merge { .. }))
+    }
+
+    /// What the methods ask for before they merge, as though all tensors were one.
+    pub fn needs(&self) -> Vec<Need> {
+        let elements = self.merged().map(Job::elements).sum();
+        let mut bounds: Vec<&Arc<Bound>> = Vec::new();
+        for bound in self.merged().filter_map(|job| job.bound.as_ref()) {
+            if !bounds.iter().any(|known| Arc::ptr_eq(known, bound)) {
+                bounds.push(bound);
+            }
+        }
+        bounds.into_iter().flat_map(|bound| bound.needs(elements)).collect()
+    }
+
+    /// How often the inputs are read from end to end: by every survey of the whole model, and by the merge. What a threshold takes beside
+    /// its one pass (a sample of one block in 16 before, a look at some blocks after) is not counted. In f64 it may take a second one, unless
+    /// most weights are of 16 bits and their differences end in zeros.
     pub fn passes(&self) -> usize {
-        match (self.scope(), self.recipe.spec.base) {
-            (Scope::Tensor, _) => 1,
-            // A threshold takes a pass over everything (a sample beforehand hardly counts), the sign of zero sums one, the merge one.
-            (Scope::Model, Base::Required) if self.recipe.spec.name == "dare_ties" => 2,
-            (Scope::Model, _) => 3,
+        let elements: u64 = self.merged().map(Job::elements).sum();
+        let fine = |job: &&Job| job.wide && job.sources().iter().any(|tensor| tensor.dtype.size() > 2);
+        let mostly_fine = self.merged().filter(fine).map(Job::elements).sum::<u64>() > elements / 2;
+        let surveys = |need: &Need| match need {
+            // All or nothing is kept: there is nothing to look for.
+            Need::Largest(keep) if keep.iter().all(|keep| *keep == 0 || *keep >= elements) => 0,
+            Need::Largest(_) if mostly_fine => 2,
+            _ => 1,
+        };
+        match self.scope() {
+            Scope::Tensor => 1,
+            Scope::Model => 1 + self.needs().iter().map(surveys).sum::<usize>(),
         }
     }
 

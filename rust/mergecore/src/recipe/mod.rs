@@ -252,8 +252,8 @@ impl Recipe {
         for (number, slice) in self.slices.iter_mut().enumerate() {
             let at = slice.sources.iter().position(|source| source.model == base);
             match (self.spec.base, at) {
-                (Base::Required, Some(at)) => slice.base_layers = slice.sources.remove(at).layers,
-                (Base::Required, None) => slice.base_layers = slice.common_layers(number, &base)?,
+                (Base::Required | Base::Optional, Some(at)) => slice.base_layers = slice.sources.remove(at).layers,
+                (Base::Required | Base::Optional, None) => slice.base_layers = slice.common_layers(number, &base)?,
                 // mergekit appends it to `models`, and leaves `slices` as they are.
                 (Base::Joins, None) if !sliced => {
                     slice.sources.push(Source { model: base.clone(), layers: None, settings: Settings::new() });
@@ -271,7 +271,7 @@ impl Recipe {
             self.notes.push(format!("{base} joins the average as one more model"));
         }
         match self.spec.base {
-            Base::Required => self.base = Some(base),
+            Base::Required | Base::Optional => self.base = Some(base),
             _ if self.slices.iter().any(|slice| slice.sources.iter().any(|source| source.model == base)) => self.joined = Some(base),
             _ => self.donor = self.donor.take().or(Some(base)),
         }
@@ -286,7 +286,7 @@ impl Recipe {
                 let wanted = if least == most { format!("exactly {least}") } else { format!("at least {least}") };
                 let named = slice.sources.iter().map(|source| source.model.as_str()).collect::<Vec<_>>().join(", ");
                 let named = if named.is_empty() { String::new() } else { format!(" ({named})") };
-                let beside = if self.spec.base == Base::Required { " beside the base" } else { "" };
+                let beside = if self.base.is_some() { " beside the base" } else { "" };
                 return Err(Error::recipe(format!(
                     "{} merges {wanted} model{}{beside}, and was given {count}{named}",
                     self.spec.name,
@@ -300,7 +300,8 @@ impl Recipe {
     /// Takes out the keys that have no effect in mergekit either, and says so.
     fn drop_idle(&mut self) {
         for key in self.spec.idle.iter().chain([&IDLE]) {
-            let inner = self.slices.iter_mut().flat_map(|slice| slice.sources.iter_mut().map(|s| &mut s.settings).chain([&mut slice.settings]));
+            let inner =
+                self.slices.iter_mut().flat_map(|slice| slice.sources.iter_mut().map(|s| &mut s.settings).chain([&mut slice.settings]));
             let dropped = inner.chain([&mut self.shared]).filter_map(|settings| settings.remove(*key)).count();
             if dropped > 0 {
                 self.warnings.push(format!("{key} has no effect on {}", self.spec.name));
@@ -324,7 +325,7 @@ impl Recipe {
 
     fn check_onto(&self) -> Result<()> {
         match &self.onto {
-            Some(_) if self.spec.base != Base::Required => {
+            Some(_) if self.base.is_none() => {
                 Err(Error::recipe(format!("onto needs a method that merges task vectors; {} merges weights", self.spec.name)))
             }
             Some(_) if self.is_sliced() => Err(Error::recipe("onto adds to a whole model: it cannot be given with layer ranges (slices)")),

@@ -169,7 +169,10 @@ mod tests {
         let values = [0.0, 0.25, 0.5, 0.75, 1.0].map(|depth| at(json!([0, 1, "0.5"]), depth, "x").unwrap());
         assert_eq!(values.to_vec(), [0.0, 0.5, 1.0, 0.75, 0.5].map(|x| json!(x)).to_vec());
         assert_eq!(at(json!([0.3]), 0.7, "x"), Some(json!(0.3)));
-        assert_eq!([0.0, 0.4, 0.6, 1.0].map(|d| at(json!([true, false, true]), d, "x").unwrap()), [true, true, false, true].map(|b| json!(b)));
+        assert_eq!(
+            [0.0, 0.4, 0.6, 1.0].map(|d| at(json!([true, false, true]), d, "x").unwrap()),
+            [true, true, false, true].map(|b| json!(b))
+        );
     }
 
     #[test]

@@ -3,10 +3,6 @@
 use crate::dtype::Real;
 use crate::kernels::select::Seen;
 
-/// Elements in a block: rows of f32 take 64 KB, so that a few of them fit a core's cache. Also the unit of every sum's fixed tree, so that
-/// changing it changes last digits.
-pub const BLOCK: usize = 16 * 1024;
-
 /// A thread's rows, for either arithmetic.
 #[derive(Default)]
 pub struct Desks {
@@ -21,7 +17,6 @@ pub struct Desk<R> {
     pub onto: Vec<R>,
     pub inputs: Vec<Vec<R>>,
     pub out: Vec<R>,
-    pub spare: Vec<R>,
     /// The encoded tile.
     pub bytes: Vec<u8>,
     /// What this thread has counted in the present tile, one for each threshold sought.
@@ -45,9 +40,10 @@ impl Seat for f64 {
     }
 }
 
-/// Bytes that one thread holds for `models` inputs, in f32 or f64 arithmetic, with tiles of `tile` elements of up to `element` bytes.
-pub fn bytes(models: usize, wide: bool, tile: u64, element: usize) -> u64 {
-    let row = BLOCK as u64 * if wide { 8 } else { 4 };
-    // raw, base, onto, out, spare and the inputs; counts of 2^17 for each threshold.
-    row * (models as u64 + 6) + models as u64 * (4 << 17) + tile * element as u64
+/// Bytes that one thread holds for `models` inputs, in f32 or f64 arithmetic, with blocks of `block` elements and tiles of `tile` of up to
+/// `element` bytes each.
+pub fn bytes(models: usize, wide: bool, block: u64, tile: u64, element: usize) -> u64 {
+    let row = block * if wide { 8 } else { 4 };
+    // raw, base, onto, out and the inputs; lists of 2^17 for each threshold.
+    row * (models as u64 + 5) + models as u64 * (4 << 17) + tile * element as u64
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Mutex;
 
-use super::desk::{Desk, BLOCK};
+use super::desk::Desk;
 use crate::dtype::Real;
 use crate::error::{Error, Result};
 use crate::kernels::angle;
-use crate::kernels::select::{Seen, Selector};
+use crate::kernels::select::{Seen, Selector, LEAST};
 use crate::methods::{Block, Facts, Formula, Method, Need};
+use crate::plan::{Job, Work};
 
 /// A pass (or several) in progress: what it has collected.
 pub enum Survey {
@@ -20,15 +21,15 @@ pub enum Survey {
 }
 
 impl Survey {
-    /// The next pass that the method asks for, over `blocks` blocks and `elements` elements; None when it can merge. Thresholds may list
-    /// `gather` magnitudes, all together.
+    /// The next pass that the method asks for, over `blocks` blocks and `elements` elements; None when it can merge. Beside the least,
+    /// thresholds may hold `gather` numbers of 8 bytes, all together.
     pub fn next<R: Real>(method: &dyn Method, facts: &Facts, elements: u64, blocks: usize, gather: u64) -> Option<Survey> {
         match method.need(facts, elements) {
             Need::Nothing => None,
             Need::Sums(count) => Some(Survey::Sums { count, blocks: Mutex::new(vec![0.0; blocks * count]) }),
             Need::Largest(keep) => {
-                let gather = gather / keep.len().max(1) as u64;
-                Some(Survey::Largest(keep.iter().map(|keep| Selector::new::<R>(*keep, elements, gather)).collect()))
+                let room = gather / keep.len().max(1) as u64 + LEAST;
+                Some(Survey::Largest(keep.iter().map(|keep| Selector::new::<R>(*keep, elements, blocks, room)).collect()))
             }
         }
     }
@@ -41,7 +42,8 @@ impl Survey {
         }
     }
 
-    fn wants(&self, block: usize) -> bool {
+    /// Whether this pass looks at that block at all: a sample does not, nor does the search for ties whose whereabouts are known.
+    pub fn wants(&self, block: usize) -> bool {
         match self {
             Survey::Sums { .. } => true,
             Survey::Largest(selectors) => selectors.iter().any(|s| s.wants(block)),
@@ -54,30 +56,29 @@ impl Survey {
         method: &(dyn Method + 'static),
         facts: &Facts,
         desk: &mut Desk<R>,
-        place: (&str, u64, usize, u64),
+        place: (&Job, u64, usize, u64),
         load: &mut dyn FnMut(&mut Desk<R>) -> Result<()>,
     ) -> Result<()>
     where
         dyn Method: Formula<R>,
     {
-        let (name, seed, number, first) = place;
-        if !self.wants(number) {
-            return Ok(());
-        }
+        let (job, seed, number, first) = place;
+        let (name, row) = (job.name.as_str(), job.row());
         let mut seen = std::mem::take(&mut desk.seen);
         load(desk)?;
+        let has_base = matches!(job.work, Work::Merge { base: Some(_), .. });
+        let base = has_base.then_some(&desk.base[..]);
         match self {
             Survey::Sums { count, blocks } => {
                 let mut sums = vec![0.0; *count];
-                let mut block = Block { name, seed, number, first, inputs: &mut desk.inputs, out: &mut desk.out, spare: &mut desk.spare };
+                let mut block = Block { name, row, seed, number, first, base, inputs: &mut desk.inputs, out: &mut desk.out };
                 method.sums(&mut block, facts, &mut sums);
                 blocks.lock().expect("no holder panics")[number * count..(number + 1) * count].copy_from_slice(&sums);
             }
             Survey::Largest(selectors) => {
                 seen.resize_with(selectors.len(), Seen::default);
-                for (which, selector) in selectors.iter().enumerate().filter(|(_, s)| s.cutoff().is_none()) {
-                    let mut block =
-                        Block { name, seed, number, first, inputs: &mut desk.inputs, out: &mut desk.out, spare: &mut desk.spare };
+                for (which, selector) in selectors.iter().enumerate().filter(|(_, s)| s.wants(number)) {
+                    let mut block = Block { name, row, seed, number, first, base, inputs: &mut desk.inputs, out: &mut desk.out };
                     let values = method.magnitudes(&mut block, facts, which);
                     selector.observe(number, values, &mut seen[which]);
                 }
@@ -116,9 +117,4 @@ impl Survey {
             }
         }
     }
-}
-
-/// How many blocks so many elements make.
-pub fn blocks(elements: u64) -> usize {
-    elements.div_ceil(BLOCK as u64) as usize
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
-use crate::methods::{Facts, Formula, Method, Scope};
+use crate::kernels::select::LEAST;
+use crate::methods::{Facts, Formula, Method, Need, Scope};
 use crate::plan::{Job, Plan, Work};
 
 mod desk;
@@ -16,7 +17,7 @@ pub mod memory;
 pub mod schedule;
 mod tensor;
 
-use desk::{Desks, Seat, BLOCK};
+use desk::{Desks, Seat};
 use facts::Survey;
 use schedule::{drive, Task};
 use tensor::{CopyTask, MergeTask, Reader};
@@ -27,14 +28,16 @@ pub struct Limits {
     pub threads: usize,
     /// Elements a tile: the unit that a thread takes and writes at once.
     pub tile: u64,
-    /// Magnitudes that may be listed in search of a tensor's thresholds, of all models together.
+    /// Numbers of 8 bytes that may be held in search of thresholds, of all models and all open tensors together, beside the least.
     pub gather: u64,
 }
 
 /// One bf16 tile is 1 MB.
 const TILE: u64 = 512 * 1024;
-/// 32 MB of listed magnitudes: enough for a tensor of half a billion elements; a larger one is counted instead.
+const LEAST_TILE: u64 = 16 * 1024;
+/// 64 MB of listed or counted magnitudes. A whole model's are counted apart in pieces, the more the better: 16 MB a model at least.
 const GATHER: u64 = 8 << 20;
+const GATHER_A_MODEL: u64 = 2 << 20;
 const LEAST_GATHER: u64 = 1 << 16;
 
 impl Limits {
@@ -45,15 +48,19 @@ impl Limits {
         if threads == 0 {
             return Err(Error::recipe("0 threads cannot work: give 1 or more"));
         }
-        let tile = tile.unwrap_or(TILE).next_multiple_of(BLOCK as u64).max(BLOCK as u64);
-        let mut limits = Limits { threads, tile, gather: GATHER };
+        let tile = tile.unwrap_or(TILE);
+        let gather = match plan.scope() {
+            Scope::Tensor => GATHER,
+            Scope::Model => GATHER.max(GATHER_A_MODEL * plan.widest() as u64),
+        };
+        let mut limits = Limits { threads, tile, gather };
         let Some(cap) = max_memory else { return Ok(limits) };
         // What costs least speed goes first.
         while limits.bytes(plan) > cap {
             if limits.gather > LEAST_GATHER {
                 limits.gather /= 2;
-            } else if limits.tile > BLOCK as u64 {
-                limits.tile = (limits.tile / 2).next_multiple_of(BLOCK as u64);
+            } else if limits.tile > LEAST_TILE {
+                limits.tile /= 2;
             } else if limits.threads > 1 {
                 limits.threads -= 1;
             } else {
@@ -75,15 +82,39 @@ impl Limits {
         let models = plan.widest();
         let wide = plan.jobs.iter().any(|job| job.wide);
         let element = plan.jobs.iter().map(|job| job.dtype.size()).max().unwrap_or(4);
-        let desks = self.threads as u64 * desk::bytes(models, wide, self.tile, element);
-        // For the tensors open at a time: counts of every model, and the lists, twice while they are read off.
-        let open = self.threads as u64 + 1;
-        let thresholds = if plan.recipe.spec.params.iter().any(|param| param.name == "density") { models as u64 * (8 << 17) * open + self.gather * 4 * 2 } else { 0 };
-        let whole = match plan.scope() {
-            Scope::Tensor => 0,
-            Scope::Model => plan.parameter_count() / BLOCK as u64 * 8 * (2 * models as u64 + 1),
+        let block = plan.jobs.iter().map(|job| job.block().min(job.elements())).max().unwrap_or(0);
+        let tile = plan.jobs.iter().map(|job| self.tile_of(job).min(job.elements())).max().unwrap_or(0);
+        let desks = self.threads as u64 * desk::bytes(models, wide, block, tile, element);
+        let (needs, scope) = (plan.needs(), plan.scope());
+        let open = if scope == Scope::Model { 1 } else { self.open() };
+        let sought = needs.iter().map(|need| if let Need::Largest(keep) = need { keep.len() as u64 } else { 0 }).max().unwrap_or(0);
+        let thresholds = if sought > 0 { 8 * (sought * LEAST * open + self.gather) } else { 0 };
+        // For every block its sums, and those of one kind once more while they are added; or how many ties it has, and its share of a sample.
+        let each = |need: &Need| match need {
+            Need::Nothing => 0,
+            Need::Sums(count) => 8 * (*count as u64 + 1),
+            Need::Largest(keep) => 4 * keep.len() as u64 + 1,
         };
-        PROCESS + desks + thresholds + whole + plan.jobs.len() as u64 * 1024
+        let whole = match scope {
+            Scope::Tensor => 0,
+            Scope::Model => plan.jobs.iter().map(|job| job.blocks() as u64).sum(),
+        };
+        PROCESS + desks + thresholds + whole * needs.iter().map(each).max().unwrap_or(0) + plan.jobs.len() as u64 * 1024
+    }
+
+    /// Whole blocks.
+    fn tile_of(&self, job: &Job) -> u64 {
+        self.tile.next_multiple_of(job.block()).max(job.block())
+    }
+
+    /// How many tensors are open at a time.
+    fn open(&self) -> u64 {
+        self.threads as u64 + 1
+    }
+
+    /// An open tensor's share of `gather`.
+    fn gather(&self) -> u64 {
+        self.gather / self.open()
     }
 }
 
@@ -131,14 +162,14 @@ pub struct Context<'a> {
 
 impl Context<'_> {
     fn tiles(&self, job: &Job) -> usize {
-        (job.elements().div_ceil(self.limits.tile) as usize).max(1)
+        (job.elements().div_ceil(self.limits.tile_of(job)) as usize).max(1)
     }
 
     /// The blocks and elements of a tile.
     fn tile(&self, job: &Job, tile: usize) -> (Range<usize>, Range<u64>) {
-        let start = tile as u64 * self.limits.tile;
-        let end = (start + self.limits.tile).min(job.elements());
-        ((start / BLOCK as u64) as usize..facts::blocks(end), start..end)
+        let start = tile as u64 * self.limits.tile_of(job);
+        let end = (start + self.limits.tile_of(job)).min(job.elements());
+        ((start / job.block()) as usize..end.div_ceil(job.block()) as usize, start..end)
     }
 
     fn progress(&self, bytes: u64) {
@@ -193,7 +224,7 @@ where
     for i in by_name {
         offsets.insert(i, blocks);
         // In a model's numbering no two tensors share a block, so that ties are kept tensor by tensor.
-        blocks += facts::blocks(jobs[i].elements());
+        blocks += jobs[i].blocks();
         elements += jobs[i].elements();
     }
     let mut facts = Facts::default();
@@ -203,12 +234,11 @@ where
     while let Some(mut survey) = Survey::next::<R>(method, &facts, elements, blocks, context.limits.gather) {
         loop {
             if !survey.is_clear() {
-                let read: u64 = merged.iter().map(|i| jobs[*i].bytes_to_read()).sum();
+                let reader = |i: usize| Reader::new(&jobs[i]).expect("only merges are surveyed");
+                let read: u64 = merged.iter().map(|i| reader(*i).wanted(&survey, offsets[i]) * jobs[*i].element_bytes()).sum();
                 context.watch.total.fetch_add(read, Ordering::Relaxed);
                 let open = |i: usize| -> Result<Arc<dyn Task<Desks> + '_>> {
-                    let job = &jobs[merged[i]];
-                    let reader = Reader::new(job).expect("only merges are surveyed");
-                    let offset = offsets[&merged[i]];
+                    let (reader, offset) = (reader(merged[i]), offsets[&merged[i]]);
                     Ok(Arc::new(SurveyTask::<R> {
                         context,
                         reader,
@@ -248,11 +278,9 @@ where
 
     fn work(&self, tile: usize, desks: &mut Desks) -> Result<()> {
         self.context.watch.check_cancelled()?;
-        let (blocks, elements) = self.context.tile(self.reader.job, tile);
-        self.reader.will_need(elements.clone());
-        self.reader.observe(self.context, self.survey, self.facts, blocks, self.offset, R::desk(desks))?;
-        let read: usize = self.reader.job.sources().iter().map(|tensor| tensor.dtype.size()).sum();
-        self.context.progress((elements.end - elements.start) * read as u64);
+        let (blocks, _) = self.context.tile(self.reader.job, tile);
+        let read = self.reader.observe(self.context, self.survey, self.facts, blocks, self.offset, R::desk(desks))?;
+        self.context.progress(read * self.reader.job.element_bytes());
         Ok(())
     }
 

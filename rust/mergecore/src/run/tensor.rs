@@ -3,14 +3,15 @@
 use std::ops::Range;
 use std::sync::{Mutex, RwLock};
 
-use super::desk::{Desk, Desks, Seat, BLOCK};
-use super::facts::{blocks, Survey};
+use super::desk::{Desk, Desks, Seat};
+use super::facts::Survey;
 use super::schedule::Task;
 use super::{Context, Outcome};
 use crate::checkpoint::Tensor;
-use crate::dtype::count_unfinite;
+use crate::dtype::{count_unfinite, Real};
 use crate::error::Result;
-use crate::kernels::{angle, blend};
+use crate::kernels::angle::{self, Distances};
+use crate::kernels::blend;
 use crate::methods::{Block, Facts, Formula, Method};
 use crate::plan::{Bound, Job, Work};
 
@@ -31,33 +32,35 @@ impl<'a> Reader<'a> {
 
     /// The elements of block `block`.
     fn span(&self, block: usize) -> Range<u64> {
-        let first = block as u64 * BLOCK as u64;
-        first..(first + BLOCK as u64).min(self.job.elements())
+        let first = block as u64 * self.job.block();
+        first..(first + self.job.block()).min(self.job.elements())
     }
 
-    /// Puts a block's models and base on the desk, models as they are.
-    fn load<R: Seat>(&self, span: &Range<u64>, desk: &mut Desk<R>) -> Result<()> {
+    /// Puts a block's models and base on the desk, models as task vectors where the method wants them. Adds to each source's count of
+    /// what is not finite.
+    fn load<R: Seat>(&self, span: &Range<u64>, desk: &mut Desk<R>, unfinite: &mut [[u64; 2]]) -> Result<()> {
         let count = (span.end - span.start) as usize;
         desk.inputs.resize_with(self.inputs.len(), Vec::new);
-        if let Some(base) = self.base {
-            row(base, span.start, count, &mut desk.raw, &mut desk.base)?;
-        }
-        for (tensor, values) in self.inputs.iter().zip(&mut desk.inputs) {
-            row(tensor, span.start, count, &mut desk.raw, values)?;
-        }
         desk.out.resize(count, R::ZERO);
-        desk.spare.resize(count, R::ZERO);
+        let Desk { raw, base, inputs, .. } = desk;
+        let mut unfinite = unfinite.iter_mut();
+        let mut slot = || unfinite.next().expect("one for each source");
+        if let Some(tensor) = self.base {
+            row(tensor, span.start, count, raw, base, None, slot())?;
+        }
+        for (tensor, values) in self.inputs.iter().zip(inputs) {
+            row(tensor, span.start, count, raw, values, self.base.is_some().then_some(base), slot())?;
+        }
         Ok(())
     }
 
-    /// Models become task vectors, where the method wants them.
-    fn subtract<R: Seat>(&self, desk: &mut Desk<R>) {
-        if self.base.is_some() {
-            desk.inputs.iter_mut().for_each(|x| blend::subtract(x, &desk.base));
-        }
+    /// How many elements a survey will look at, if its numbering of this tensor's blocks begins at `offset`.
+    pub fn wanted(&self, survey: &Survey, offset: usize) -> u64 {
+        let wanted = (0..self.job.blocks()).filter(|block| survey.wants(offset + block)).map(|block| self.span(block));
+        wanted.map(|span| span.end - span.start).sum()
     }
 
-    /// Looks at the blocks of a tile for a survey whose numbering of this tensor's blocks begins at `offset`.
+    /// Looks at the blocks of a tile that a survey wants; says how many elements were read.
     pub fn observe<R: Seat>(
         &self,
         context: &Context,
@@ -66,21 +69,25 @@ impl<'a> Reader<'a> {
         tile: Range<usize>,
         offset: usize,
         desk: &mut Desk<R>,
-    ) -> Result<()>
+    ) -> Result<u64>
     where
         dyn Method: Formula<R>,
     {
-        for block in tile {
+        // The merge counts them.
+        let mut unfinite = vec![[0; 2]; self.job.sources().len()];
+        let wanted: Vec<usize> = tile.filter(|block| survey.wants(offset + block)).collect();
+        for run in wanted.chunk_by(|a, b| a + 1 == *b) {
+            self.will_need(self.span(run[0]).start..self.span(run[run.len() - 1]).end);
+        }
+        let mut read = 0;
+        for block in wanted {
             let span = self.span(block);
-            let place = (self.job.name.as_str(), context.plan.recipe.seed, offset + block, span.start);
-            survey.observe(&*self.bound.method, facts, desk, place, &mut |desk| {
-                self.load(&span, desk)?;
-                self.subtract(desk);
-                Ok(())
-            })?;
+            read += span.end - span.start;
+            let place = (self.job, context.plan.recipe.seed, offset + block, span.start);
+            survey.observe(&*self.bound.method, facts, desk, place, &mut |desk| self.load(&span, desk, &mut unfinite))?;
         }
         survey.absorb(desk);
-        Ok(())
+        Ok(read)
     }
 
     pub fn will_need(&self, elements: Range<u64>) {
@@ -88,13 +95,38 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads and decodes `count` elements from `first` on.
-fn row<R: Seat>(tensor: &Tensor, first: u64, count: usize, raw: &mut Vec<u8>, values: &mut Vec<R>) -> Result<()> {
-    raw.resize(count * tensor.dtype.size(), 0);
+/// Elements that are taken through several steps at a time, so that they stay in the core's nearest cache.
+const STRIP: usize = 2048;
+
+/// Reads and decodes `count` elements from `first` on, counts what is not finite, and subtracts the base.
+fn row<R: Seat>(
+    tensor: &Tensor,
+    first: u64,
+    count: usize,
+    raw: &mut Vec<u8>,
+    values: &mut Vec<R>,
+    base: Option<&Vec<R>>,
+    unfinite: &mut [u64; 2],
+) -> Result<()> {
+    let size = tensor.dtype.size();
+    raw.resize(count * size, 0);
     values.resize(count, R::ZERO);
     tensor.read(first, raw)?;
-    R::decode(tensor.dtype, raw, values);
+    for (strip, (raw, values)) in raw.chunks(STRIP * size).zip(values.chunks_mut(STRIP)).enumerate() {
+        R::decode(tensor.dtype, raw, values);
+        tally(values, unfinite);
+        if let Some(base) = base {
+            blend::subtract(values, &base[strip * STRIP..]);
+        }
+    }
     Ok(())
+}
+
+/// Adds the NaN and the infinities among `values`.
+fn tally<R: Real>(values: &[R], unfinite: &mut [u64; 2]) {
+    let (nan, infinite) = count_unfinite(values);
+    unfinite[0] += nan;
+    unfinite[1] += infinite;
 }
 
 /// A tensor on its way through facts and merge.
@@ -124,12 +156,12 @@ where
     /// `known` are the whole model's facts, with the offset of this tensor's blocks in them.
     pub fn new(context: &'a Context<'a>, index: usize, reader: Reader<'a>, known: Option<(Facts, usize)>) -> Result<Self> {
         let job = reader.job;
-        let blocks = blocks(job.elements());
+        let blocks = job.blocks();
         let (facts, offset, mut survey) = match known {
             Some((facts, offset)) => (facts, offset, None),
             None => {
                 let facts = Facts::default();
-                let survey = Survey::next::<R>(&*reader.bound.method, &facts, job.elements(), blocks, context.limits.gather);
+                let survey = Survey::next::<R>(&*reader.bound.method, &facts, job.elements(), blocks, context.limits.gather());
                 (facts, 0, survey)
             }
         };
@@ -138,7 +170,7 @@ where
             if let Some(clear) = &mut survey {
                 clear.conclude(&mut facts)?;
             }
-            survey = Survey::next::<R>(&*reader.bound.method, &facts, job.elements(), blocks, context.limits.gather);
+            survey = Survey::next::<R>(&*reader.bound.method, &facts, job.elements(), blocks, context.limits.gather());
         }
         let sources = job.sources().len();
         Ok(MergeTask {
@@ -157,36 +189,35 @@ where
     fn merge(&self, block: usize, facts: &Facts, desk: &mut Desk<R>, encoded: &mut [u8], unfinite: &mut [[u64; 2]]) -> Result<()> {
         let (reader, recipe) = (&self.reader, &self.context.plan.recipe);
         let span = reader.span(block);
-        reader.load(&span, desk)?;
-        let mut count = |slot: usize, values: &[R]| {
-            let (nan, infinite) = count_unfinite(values);
-            unfinite[slot][0] += nan;
-            unfinite[slot][1] += infinite;
-        };
-        let mut slot = 1;
-        for values in reader.base.map(|_| &desk.base).into_iter().chain(&desk.inputs) {
-            count(slot, values);
-            slot += 1;
+        let (written, sources) = unfinite.split_first_mut().expect("the output's, then the sources'");
+        reader.load(&span, desk, sources)?;
+        if let (Some(onto), Some(slot)) = (reader.onto, sources.last_mut()) {
+            row(onto, span.start, desk.out.len(), &mut desk.raw, &mut desk.onto, None, slot)?;
         }
-        if let Some(onto) = reader.onto {
-            row(onto, span.start, desk.out.len(), &mut desk.raw, &mut desk.onto)?;
-            count(slot, &desk.onto);
-        }
-        reader.subtract(desk);
-        let Desk { base, onto, inputs, out, spare, .. } = desk;
+        let Desk { base, onto, inputs, out, .. } = desk;
         let number = self.offset + block;
-        let mut place = Block { name: &reader.job.name, seed: recipe.seed, number, first: span.start, inputs, out, spare };
+        let (job, seed, first) = (reader.job, recipe.seed, span.start);
+        let base_row = reader.base.map(|_| &base[..]);
+        let mut place = Block { name: &job.name, row: job.row(), seed, number, first, inputs, base: base_row, out };
         reader.bound.method.merge(&mut place, facts);
-        if reader.base.is_some() {
-            blend::attach(out, if reader.onto.is_some() { onto } else { base }, R::of(reader.bound.lambda));
+        let onto = if reader.onto.is_some() { onto } else { &*base };
+        let size = reader.job.dtype.size();
+        let mut deltas = Distances::default();
+        for (strip, (out, encoded)) in out.chunks_mut(STRIP).zip(encoded.chunks_mut(STRIP * size)).enumerate() {
+            if reader.base.is_some() {
+                blend::attach(out, &onto[strip * STRIP..], R::of(reader.bound.lambda));
+            }
+            R::encode(reader.job.dtype, out, encoded);
+            // What was written, not what was computed, is what the world gets: rounding may overflow (f16) or lose the whole delta (bf16).
+            let rounded = &mut [R::ZERO; STRIP][..out.len()];
+            R::decode(reader.job.dtype, encoded, rounded);
+            tally(rounded, written);
+            if reader.base.is_some() {
+                deltas.add(out, rounded, &base[strip * STRIP..][..out.len()]);
+            }
         }
-        R::encode(reader.job.dtype, out, encoded);
-        // What was written, not what was computed, is what the world gets: rounding may overflow (f16) or lose the whole delta (bf16).
-        R::decode(reader.job.dtype, encoded, spare);
-        count(0, spare);
         if reader.base.is_some() {
-            let deltas = [angle::distance_squared(out, base), angle::distance_squared(spare, base)];
-            self.deltas.lock().expect("no holder panics")[block] = deltas;
+            self.deltas.lock().expect("no holder panics")[block] = deltas.squared();
         }
         Ok(())
     }
@@ -204,15 +235,16 @@ where
         let desk = R::desk(desks);
         let stage = self.stage.read().expect("no holder panics");
         let (blocks, elements) = self.context.tile(self.reader.job, tile);
-        self.reader.will_need(elements.clone());
         if let Some(survey) = &stage.survey {
-            return self.reader.observe(self.context, survey, &stage.facts, blocks, 0, desk);
+            // Not told as progress: the merge finds in memory what is read here.
+            return self.reader.observe(self.context, survey, &stage.facts, blocks, 0, desk).map(drop);
         }
+        self.reader.will_need(elements.clone());
         let size = self.reader.job.dtype.size();
         let mut encoded = std::mem::take(&mut desk.bytes);
         encoded.resize((elements.end - elements.start) as usize * size, 0);
         let mut unfinite = vec![[0; 2]; self.unfinite.lock().expect("no holder panics").len()];
-        for (block, bytes) in blocks.zip(encoded.chunks_mut(BLOCK * size)) {
+        for (block, bytes) in blocks.zip(encoded.chunks_mut(self.reader.job.block() as usize * size)) {
             self.context.watch.check_cancelled()?;
             self.merge(block, &stage.facts, desk, bytes, &mut unfinite)?;
         }
@@ -220,8 +252,7 @@ where
         for (sum, tile) in self.unfinite.lock().expect("no holder panics").iter_mut().zip(unfinite) {
             *sum = [sum[0] + tile[0], sum[1] + tile[1]];
         }
-        let read: usize = self.reader.job.sources().iter().map(|tensor| tensor.dtype.size()).sum();
-        self.context.progress((elements.end - elements.start) * (read + size) as u64);
+        self.context.progress((elements.end - elements.start) * (self.reader.job.element_bytes() + size as u64));
         desk.bytes = encoded;
         Ok(())
     }
@@ -231,9 +262,8 @@ where
         let Stage { facts, survey } = &mut *stage;
         if let Some(pass) = survey {
             if pass.conclude(facts)? {
-                let elements = self.reader.job.elements();
-                *survey =
-                    Survey::next::<R>(&*self.reader.bound.method, facts, elements, blocks(elements), self.context.limits.gather);
+                let (job, gather) = (self.reader.job, self.context.limits.gather());
+                *survey = Survey::next::<R>(&*self.reader.bound.method, facts, job.elements(), job.blocks(), gather);
             }
             return Ok(true);
         }

@@ -16,10 +16,6 @@ pub fn subtract<R: Sample>(x: &[R], base: &[R]) -> Vec<R> {
     (0..x.len()).map(|i| x[i] - base[i]).collect()
 }
 
-pub fn add_weighted<R: Sample>(sum: &[R], x: &[R], weight: R) -> Vec<R> {
-    (0..x.len()).map(|i| sum[i] + x[i] * weight).collect()
-}
-
 pub fn add_fused<R: Sample>(sum: &[R], x: &[R], weight: R) -> Vec<R> {
     (0..x.len()).map(|i| x[i].mul_add(weight, sum[i])).collect()
 }
