@@ -84,7 +84,7 @@ def prepare(
 
 
 def _prepare(request: Recipe, from_file: bool, quiet: bool, **limits: int | None) -> Prepared:
-    request = dict(request)
+    request = recipe.with_references(request, lambda reference: reference)
     notes: list[str] = []
     lacks_base = _lacks_base(request)
     # The engine checks the whole recipe before anything is downloaded; a base still to be found is

@@ -81,6 +81,27 @@ def build(
     return recipe
 
 
+def spelled_out(reference: Any) -> Any:
+    """A model reference as text: mergekit also writes one as a mapping of paths and revisions.
+
+    `{model: {path: P, revision: R}, lora: {path: L}}` is `P@R+L`. What is no such mapping comes
+    back as it is, for the engine to say what is wrong with it.
+    """
+    if not isinstance(reference, dict):
+        return reference
+    parts = [reference.get("model"), reference.get("lora")]
+    if set(reference) - {"model", "lora", "override_architecture"} or not parts[0]:
+        return reference
+    texts = []
+    for part in parts:
+        if isinstance(part, dict) and isinstance(part.get("path"), str):
+            revision = part.get("revision")
+            texts.append(f"{part['path']}@{revision}" if revision else part["path"])
+        elif isinstance(part, str):
+            texts.append(part)
+    return "+".join(texts)
+
+
 def load(path: str | Path) -> Recipe:
     """Reads a recipe file, YAML or JSON.
 
@@ -111,8 +132,9 @@ def with_references(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     """The same recipe with every model reference passed through `change`."""
     changed = dict(recipe)
     for key in ("base_model", "onto", "donor"):
-        if isinstance(changed.get(key), str):
-            changed[key] = change(changed[key])
+        reference = spelled_out(changed.get(key))
+        if isinstance(reference, str):
+            changed[key] = change(reference)
     if isinstance(changed.get("models"), list):
         changed["models"] = [_entry_with_reference(entry, change) for entry in changed["models"]]
     if isinstance(changed.get("slices"), list):
@@ -160,8 +182,9 @@ def _entry(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
 def _entry_with_reference(entry: Any, change: Callable[[str], str]) -> Any:
     if isinstance(entry, str):
         return change(entry)
-    if isinstance(entry, dict) and isinstance(entry.get("model"), str):
-        return {**entry, "model": change(entry["model"])}
+    reference = spelled_out(entry.get("model")) if isinstance(entry, dict) else None
+    if isinstance(reference, str):
+        return {**entry, "model": change(reference)}
     return entry  # the engine says what is wrong with it
 
 
@@ -171,8 +194,9 @@ def _slice_with_references(entry: Any, change: Callable[[str], str]) -> Any:
     changed = dict(entry)
     if isinstance(changed.get("sources"), list):
         changed["sources"] = [_entry_with_reference(source, change) for source in entry["sources"]]
-    if isinstance(changed.get("base_model"), str):
-        changed["base_model"] = change(changed["base_model"])
+    reference = spelled_out(changed.get("base_model"))
+    if isinstance(reference, str):
+        changed["base_model"] = change(reference)
     return changed
 
 

@@ -54,8 +54,7 @@ impl Setting {
             Json::Array(list) if list.iter().any(Json::is_object) => {
                 let entry = |json: &Json| match json {
                     Json::Object(entry) => filtered(name, entry),
-                    // A bare value among entries holds for all.
-                    value => Ok((Filter::All, Setting::parse(name, value)?)),
+                    value => Err(Error::recipe(format!("{name} has {value} among entries with filters: write {{value: {value}}}"))),
                 };
                 Kind::Filtered(list.iter().map(entry).collect::<Result<_>>()?)
             }
@@ -183,7 +182,6 @@ mod tests {
         assert_eq!(of("layers.0.q_proj"), Some(json!(2)));
         assert_eq!(of("layers.1.norm"), Some(json!(3)));
         assert_eq!(of("layers.1.q_proj"), None);
-        assert_eq!(at(json!([{"filter": "mlp", "value": 1}, 4]), 0.0, "q"), Some(json!(4)));
     }
 
     #[test]
@@ -191,6 +189,7 @@ mod tests {
         for (json, words) in [
             (json!([]), "empty"),
             (json!([[1]]), "gradient"),
+            (json!([{"filter": "x", "value": 1}, 4]), "{value: 4}"),
             (json!({"filter": "x"}), "value"),
             (json!({"vlaue": 1}), "\"value\""),
             (json!({"value": 1, "filter": 3}), "filter"),

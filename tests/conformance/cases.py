@@ -1,0 +1,63 @@
+"""The recipes that are run by both: name → family and recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from families import DTYPES
+
+
+def recipe(family: str, method: str, *models: str, each: Sequence[dict], **shared: object) -> dict:
+    """A recipe as its file has it, models relative to the family's folder."""
+    listed = [{"model": m, "parameters": p} for m, p in zip(models, each, strict=True)]
+    base = {} if method == "linear" else {"base_model": "base"}
+    dtypes = {"dtype": "float32", "out_dtype": DTYPES[family]}
+    return {"merge_method": method, "models": listed, "parameters": shared, **base, **dtypes}
+
+
+def weights(*values: float, density: Sequence[float] = ()) -> list[dict]:
+    each: list[dict] = [{"weight": value} for value in values]
+    for parameters, value in zip(each, density, strict=False):
+        parameters["density"] = value
+    return each
+
+
+def _case(family, method, models, each, **shared):
+    return family, recipe(family, method, *models, each=each, **shared)
+
+
+AB, NONE = ["a", "b"], [{}, {}]
+CASES = {
+    "linear": _case("bf16", "linear", AB, weights(0.3, 0.7)),
+    "linear-sum": _case("f32", "linear", AB, weights(1, 2), normalize=False),
+    "linear-negative": _case("f16", "linear", AB, weights(0.75, -0.25)),
+    "linear-all": _case("tied", "linear", ["base", *AB], weights(1, 1, 0.1)),
+    "arithmetic": _case("bf16", "task_arithmetic", AB, weights(0.6, 0.4)),
+    "arithmetic-lambda": _case("f32", "task_arithmetic", AB, weights(1, -0.5), **{"lambda": 0.7}),
+    "arithmetic-mean": _case("f16", "task_arithmetic", AB, weights(3, 0.5), normalize=True),
+    "arithmetic-cancel": _case("bf16", "task_arithmetic", AB, weights(1, -1), normalize=True),
+    "slerp-near": _case("bf16", "slerp", ["base", "a"], NONE, t=0.4),
+    "slerp-start": _case("f32", "slerp", ["base", "far"], NONE, t=0),
+    "slerp-end": _case("f16", "slerp", ["base", "far"], NONE, t=1),
+    "slerp-between": _case("f32", "slerp", ["base", "far"], NONE, t=0.3),
+    "slerp-beyond": _case("bf16", "slerp", ["far", "base"], NONE, t=1.4),
+    "slerp-before": _case("tied", "slerp", ["base", "far"], NONE, t=-0.2),
+    "ties": _case("bf16", "ties", AB, weights(0.5, 0.5, density=(0.2, 0.2))),
+    "ties-uneven": _case("f32", "ties", AB, weights(1, 0.3, density=(0.5, 0.1)), **{"lambda": 1.5}),
+    "ties-negative": _case("f16", "ties", AB, weights(1, -0.4, density=(0.7, 0.7))),
+    "ties-sum": _case("f32", "ties", AB, weights(1, 1, density=(0.9, 0.6)), normalize=False),
+    "ties-all": _case("bf16", "ties", AB, weights(0.5, 0.5)),
+    "ties-nothing": _case("f32", "ties", AB, weights(0.5, 0.5, density=(0, 0))),
+    "ties-large": _case("tied", "ties", AB, weights(0.5, 0.8, density=(0.3, 0.6))),
+    "ties-three": _case("tied", "ties", [*AB, "far"], weights(1, 1, 1, density=(0.2, 0.2, 0.2))),
+    "ties-l1": _case("f32", "ties", AB, weights(0.6, 0.4, density=(0.3, 0.5)), rescale=True),
+    "dare-linear": _case("bf16", "dare_linear", AB, weights(0.5, 0.9, density=(1, 0))),
+    "dare-ties": _case("f32", "dare_ties", AB, weights(0.5, 0.9), **{"lambda": 0.8}),
+    "dare-ties-mean": _case("f16", "dare_ties", AB, weights(0.5, 0.9), normalize=True),
+}
+
+# Recipes as users write them, one file a construct, in a folder called like the family.
+for _file in sorted(Path(__file__).with_name("recipes").glob("*/*.yml")):
+    CASES[_file.stem] = (_file.parent.name, yaml.safe_load(_file.read_text("utf-8")))

@@ -1,0 +1,28 @@
+"""Runs recipes with mergekit, in the Python that has it: `python mergekit_oracle.py FOLDER`.
+
+For every `NAME.yml` in the folder it writes `NAME.mergekit/`, or `NAME.refused` with its reason. One process for all, since importing
+mergekit takes longer than the merges. test_conformance.py starts it; it is no test itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import yaml
+from mergekit.config import MergeConfiguration
+from mergekit.merge import MergeOptions, run_merge
+
+
+def main(folder: Path) -> None:
+    options = MergeOptions(copy_tokenizer=False, write_model_card=False, quiet=True)
+    for file in sorted(folder.glob("*.yml")):
+        try:
+            recipe = MergeConfiguration.model_validate(yaml.safe_load(file.read_text()))
+            run_merge(recipe, str(file.with_suffix(".mergekit")), options)
+        except Exception as error:  # one recipe that it refuses must not hide the others
+            file.with_suffix(".refused").write_text(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
