@@ -9,6 +9,8 @@ from typing import Any
 
 from mergecore.errors import ModelError
 
+_LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers")
+
 
 def rendered(donor: Path, summary: Mapping[str, Any]) -> bytes:
     """The donor's config.json with dtype, layers and tied embeddings as they are in the output.
@@ -41,6 +43,8 @@ def corrected_config(config: dict[str, Any], summary: Mapping[str, Any]) -> dict
     parts = (config, text) if text else (config,)
     if summary.get("dtype"):
         _set_dtype(parts, summary["dtype"])
+    if summary.get("layer_origins"):
+        _gather_layers(text or config, [layer for _, layer in summary["layer_origins"]])
     if summary.get("layers"):
         _set_layers(text or config, summary["layers"])
     if summary.get("tied") or summary.get("untied"):
@@ -59,8 +63,16 @@ def _set_dtype(parts: tuple[dict[str, Any], ...], dtype: str) -> None:
         part[key] = dtype
 
 
+def _gather_layers(config: dict[str, Any], origins: list[int]) -> None:
+    """Lists that say something of each layer (`layer_types`) follow the layers to their places."""
+    count = next((config[key] for key in _LAYER_COUNTS if key in config), None)
+    for key, value in config.items():
+        if isinstance(value, list) and len(value) == count and max(origins) < count:
+            config[key] = [value[layer] for layer in origins]
+
+
 def _set_layers(config: dict[str, Any], layers: int) -> None:
-    key = next((k for k in ("num_hidden_layers", "n_layer", "n_layers") if k in config), None)
+    key = next((key for key in _LAYER_COUNTS if key in config), None)
     # Layers that predict further tokens are numbered on behind the others, and not counted.
     extra = config.get("num_nextn_predict_layers") or 0
     if key is not None and config[key] not in (layers, layers - extra):

@@ -1,7 +1,8 @@
 """Runs recipes with mergekit, in the Python that has it: `python mergekit_oracle.py FOLDER`.
 
-For every `NAME.yml` in the folder it writes `NAME.mergekit/`, or `NAME.refused` with its reason. One process for all, since importing
-mergekit takes longer than the merges. test_conformance.py starts it; it is no test itself.
+For every `NAME.yml` in the folder it writes `NAME.mergekit/`, or `NAME.refused` with its reason.
+One process for all, since importing mergekit takes longer than the merges. test_conformance.py
+starts it; it is no test itself.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ def test_a_recipe_gives_what_mergekit_gives(name, merged, families, tmp_path):
             of_models = {model: state[tensor] for model, state in inputs.items()}
             same = (actual == expected) | tied(content, of_models)
             if content["parameters"].get("rescale"):
-                # Its factor is a reduction: ours in float64, theirs in float32. It multiplies a delta
-                # that then nearly cancels a weight: a few ulps of the small rest.
+                # Its factor is a reduction: ours in float64, theirs in float32. It multiplies a
+                # delta that then nearly cancels a weight: a few ulps of the small rest.
                 same |= within(4, actual, expected, *of_models.values())
         else:
             same = within(ulps, actual, expected, *of_models.values())

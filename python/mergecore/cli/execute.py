@@ -13,8 +13,15 @@ from mergecore.planning import prepare
 from mergecore.recipe import Recipe
 
 
-def execute(request: Recipe, out: str, running: Running, *, from_file: bool = False) -> None:
-    """Carries a recipe out, or with `--dry-run` prints what it would do."""
+def execute(
+    request: Recipe,
+    out: str,
+    running: Running,
+    *,
+    from_file: bool = False,
+    notes: Sequence[str] = (),
+) -> None:
+    """Carries a recipe out, or with `--dry-run` prints what it would do, after these notes."""
     silent = running.as_json or running.quiet
     prepared = prepare(
         request,
@@ -24,6 +31,7 @@ def execute(request: Recipe, out: str, running: Running, *, from_file: bool = Fa
         shard_size=running.shard_size,
         quiet=silent,
     )
+    prepared.summary["notes"][:0] = notes
     if running.dry_run:
         show_plan(prepared.summary, out, running)
         return
@@ -88,7 +96,7 @@ def default_out(models: Sequence[str], ending: str) -> str:
 
 def request_facts(said: Mapping[str, Any]) -> list[tuple[str, object]]:
     """What was asked for, as it was understood."""
-    values = ", ".join(f"{name} {_value(v)}" for name, v in said["parameters"].items())
+    values = ", ".join(f"{name} {value_text(v)}" for name, v in said["parameters"].items())
     return [
         ("method", said["method"]),
         ("base", said["base"]),
@@ -98,11 +106,16 @@ def request_facts(said: Mapping[str, Any]) -> list[tuple[str, object]]:
     ]
 
 
-def _value(value: object) -> str:
+def value_text(value: object) -> str:
+    """A parameter for people: numbers short, equal ones said once."""
     if isinstance(value, list) and len(value) > 1 and all(v == value[0] for v in value):
-        return f"{_value(value[0])} each"
+        return f"{value_text(value[0])} each"
+    if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+        return "; ".join(map(value_text, value))
+    if isinstance(value, dict):
+        return f"{value_text(value.get('value'))} where {value.get('filter') or 'nothing else'}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[" + ", ".join(map(value_text, value)) + "]"
     return f"{value:.6g}" if isinstance(value, float) else str(value).lower()
 
 

@@ -66,7 +66,7 @@ def _settings(
 
 
 def _cpu_only(_ctx: click.Context, _param: click.Parameter, device: str) -> str:
-    if device != "cpu":
+    if device not in ("cpu", "auto"):
         raise click.BadParameter(
             f"{device}: merges run on the CPU until the torch path exists; leave the option out"
         )

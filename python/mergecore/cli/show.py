@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import click
 from mergecore import recipe
 from mergecore._mergecore import free_space
 from mergecore.cli import options, terminal
-from mergecore.cli.execute import plan_facts, request_facts
+from mergecore.cli.execute import plan_facts, request_facts, value_text
 from mergecore.models import anatomy, hub
 from mergecore.planning import prepare
 
 
 @click.command()
 @click.argument("what", metavar="MODEL|RECIPE.yml")
-@click.option("--tensors", is_flag=True, help="List a model's tensors")
+@click.option(
+    "--tensors", is_flag=True, help="List a model's tensors, or what a recipe does to each"
+)
 @options.as_json
 def show(what: str, tensors: bool, as_json: bool) -> None:
     """Show what is in a model, or what a recipe would do.
@@ -27,7 +30,7 @@ def show(what: str, tensors: bool, as_json: bool) -> None:
     """
     path = Path(what).expanduser()
     if path.suffix in recipe.SUFFIXES and not path.is_dir():
-        _show_recipe(path, as_json)
+        _show_recipe(path, tensors, as_json)
         return
     description = anatomy.describe(hub.locate(what, quiet=as_json))
     if as_json:
@@ -56,8 +59,11 @@ def _show_model(model: dict[str, Any], tensors: bool) -> None:
         terminal.table(("tensor", "dtype", "shape", "file"), rows)
 
 
-def _show_recipe(path: Path, as_json: bool) -> None:
-    summary = prepare(recipe.load(path), from_file=True, quiet=as_json).summary
+def _show_recipe(path: Path, tensors: bool, as_json: bool) -> None:
+    prepared = prepare(recipe.load(path), from_file=True, quiet=as_json)
+    summary = prepared.summary
+    if tensors:
+        summary = {**summary, "steps": json.loads(prepared.plan.steps())}
     free = free_space(".")
     needed = summary["bytes_to_write"]
     if as_json:
@@ -67,3 +73,20 @@ def _show_recipe(path: Path, as_json: bool) -> None:
     disk = f"{terminal.size(free)} free here, {terminal.size(needed)} needed: {enough}"
     terminal.facts([*request_facts(summary), *plan_facts(summary), ("disk", disk)])
     terminal.remarks(summary["notes"], summary["warnings"])
+    if tensors:
+        rows = [(step["name"], _sources(step), _parameters(step)) for step in summary["steps"]]
+        terminal.table(("tensor", "from", "with"), rows)
+
+
+def _sources(step: dict[str, Any]) -> str:
+    """`base, a, b`; a tensor that is called otherwise there is named."""
+    return ", ".join(
+        source["model"] + ("" if source["tensor"] == step["name"] else f" {source['tensor']}")
+        for source in step["sources"]
+    )
+
+
+def _parameters(step: dict[str, Any]) -> str:
+    if step["parameters"] is None:
+        return "copied"
+    return ", ".join(f"{name} {value_text(value)}" for name, value in step["parameters"].items())

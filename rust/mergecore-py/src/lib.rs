@@ -73,6 +73,10 @@ impl Plan {
         report::summary(&self.plan, &self.layout, self.limits.threads, self.limits.bytes(&self.plan)).to_string()
     }
 
+    fn steps(&self) -> String {
+        report::steps(&self.plan).to_string()
+    }
+
     #[pyo3(signature = (out, side_files, overwrite = false, progress = None))]
     fn run(&self, py: Python, out: PathBuf, side_files: SideFiles, overwrite: bool, progress: Option<Py<PyAny>>) -> PyResult<String> {
         let watch = Watch::default();

@@ -122,6 +122,7 @@ pub fn summary(plan: &Plan, layout: &Layout, threads: usize, memory_bytes: u64) 
         "tied": plan.head == Head::Tied || (!plan.has_head() && plan.reference_tied() == Some(true)),
         "untied": plan.head == Head::Untied || (plan.has_head() && plan.donor_tied() == Some(true)),
         "layers": plan.layers(),
+        "layer_origins": plan.layer_origins(),
         "files": layout.files.iter().map(|f| json!({"name": f.name, "bytes": f.bytes})).collect::<Vec<_>>(),
         "ignored": plan.ignored,
         "copied": copied,
@@ -130,6 +131,21 @@ pub fn summary(plan: &Plan, layout: &Layout, threads: usize, memory_bytes: u64) 
     });
     extend(&mut summary, request(plan));
     summary
+}
+
+/// What is done to every tensor, in the order in which it is read: for `show`.
+pub fn steps(plan: &Plan) -> Json {
+    let step = |job: &Job| {
+        json!({
+            "name": job.name,
+            "dtype": job.dtype.name(),
+            "shape": job.shape,
+            "how": if matches!(job.work, Work::Copy(_)) { "copied" } else { "merged" },
+            "sources": job.origins.iter().map(|origin| json!({"model": origin.model, "tensor": origin.tensor})).collect::<Vec<_>>(),
+            "parameters": job.bound.as_ref().map(|bound| bound.params.json()),
+        })
+    };
+    json!(plan.jobs.iter().map(step).collect::<Vec<_>>())
 }
 
 /// The request as it was understood: the part that summaries and reports share.
@@ -229,9 +245,11 @@ fn unfinite_sources(plan: &Plan, records: &BTreeMap<String, Record>) -> Vec<(Str
     jobs.sort_by_key(|job| &job.name);
     for job in jobs {
         // In the order of `Job::sources`.
-        let counts = job.models.iter().zip(&records[&job.name].sources).enumerate();
+        let counts = job.origins.iter().map(|origin| &origin.model).zip(&records[&job.name].sources).enumerate();
         // The model that is extrapolated is an input and what the result is added to: it counts once.
-        let once = |(i, (model, count)): &(usize, (&String, &[u64; 2]))| count[0] + count[1] > 0 && !job.models[..*i].contains(model);
+        let once = |(i, (model, count)): &(usize, (&String, &[u64; 2]))| {
+            count[0] + count[1] > 0 && !job.origins[..*i].iter().any(|origin| origin.model == **model)
+        };
         for (_, (model, count)) in counts.filter(once) {
             match found.iter_mut().find(|(name, ..)| name == model) {
                 Some((_, nan, infinite, _)) => (*nan, *infinite) = (*nan + count[0], *infinite + count[1]),

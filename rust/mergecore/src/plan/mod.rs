@@ -3,7 +3,7 @@
 //! Every input tensor is accounted for: merged, copied, or left out because the recipe or its nature says so. Whatever does not fit
 //! together is an error here, before the first byte is written. Tensor names come from the checkpoints; no table of architectures is asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -53,8 +53,15 @@ pub struct Job<'a> {
     pub wide: bool,
     /// The method, where there is something to merge.
     pub bound: Option<Arc<Bound>>,
-    /// Whose the sources are, in their order.
-    pub models: Vec<String>,
+    /// Where the sources come from, in their order.
+    pub origins: Vec<Origin>,
+}
+
+/// A model, by its reference, and the name of a tensor in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub model: String,
+    pub tensor: String,
 }
 
 pub enum Work<'a> {
@@ -148,12 +155,12 @@ pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan
         inputs.each().try_for_each(|other| check_fit(&row.name, first, other))?;
         let place = (&first.model.reference, first.tensor.file, first.tensor.offset);
         let (dtype, shape, work) = (first.tensor.dtype, first.tensor.shape.clone(), Work::Copy(first.tensor.clone()));
-        let mut job = Job { name: row.name.clone(), dtype, shape, work, wide: false, bound: None, models: vec![place.0.clone()] };
+        let mut job = Job { name: row.name.clone(), dtype, shape, work, wide: false, bound: None, origins: vec![first.origin()] };
         if dtype.is_float() {
             job.dtype = recipe.dtype.unwrap_or(dtype);
             job.wide = recipe.wide || job.dtype == Dtype::F64 || inputs.each().any(|input| input.tensor.dtype == Dtype::F64);
             job.bound = Some(binder.of(row)?);
-            job.models = inputs.each().map(|input| input.model.reference.clone()).collect();
+            job.origins = inputs.each().map(Input::origin).collect();
             let tensor = |input: &Input<'_, 'a>| input.tensor.clone();
             let (base, onto) = (inputs.base.as_ref().map(tensor), inputs.onto.as_ref().map(tensor));
             job.work = Work::Merge { base, inputs: inputs.models.iter().map(tensor).collect(), onto };
@@ -178,10 +185,17 @@ pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan
     Ok(Plan { recipe, checkpoints, jobs, ignored: outline.ignored, head, notes, warnings })
 }
 
-/// A tensor, and whose it is.
+/// A tensor, whose it is, and what it is called there.
 struct Input<'f, 'a> {
     model: &'f Checkpoint<'a>,
+    name: String,
     tensor: &'f Tensor<'a>,
+}
+
+impl Input<'_, '_> {
+    fn origin(&self) -> Origin {
+        Origin { model: self.model.reference.clone(), tensor: self.name.clone() }
+    }
 }
 
 /// What an output tensor is made of.
@@ -193,7 +207,10 @@ struct Inputs<'f, 'a> {
 
 impl<'f, 'a> Inputs<'f, 'a> {
     fn of(row: &Row, recipe: &Recipe, find: &Find<'f, 'a>, onto: Option<&'f Checkpoint<'a>>, heads: &Heads) -> Result<Self> {
-        let input = |model: &'f Checkpoint<'a>, name: &str| Ok(Input { model, tensor: model.tensor(heads.source(model, name))? });
+        let input = |model: &'f Checkpoint<'a>, name: &str| {
+            let name = heads.source(model, name);
+            Ok(Input { model, name: name.to_string(), tensor: model.tensor(name)? })
+        };
         let sources = recipe.slices[row.slice].sources.iter().zip(&row.inputs);
         Ok(Inputs {
             base: recipe.base.as_deref().map(|base| input(find(base)?, &row.base)).transpose()?,
@@ -274,6 +291,19 @@ fn misfit(name: &str, a: &[u64], first: &Checkpoint, b: &[u64], second: &Checkpo
 }
 
 impl Plan<'_> {
+    /// For each layer of an output that was pieced together: whose it is first of all, and which of its layers.
+    pub fn layer_origins(&self) -> Vec<(&str, usize)> {
+        let mut layers = BTreeMap::new();
+        for job in self.jobs.iter().filter(|_| self.recipe.is_sliced()) {
+            // The base's layer counts first: of it the config is, or is like.
+            let origin = &job.origins[0];
+            if let (Some(layer), Some(from)) = (Layer::of(&job.name), Layer::of(&origin.tensor)) {
+                layers.insert(layer.number, (origin.model.as_str(), from.number));
+            }
+        }
+        layers.into_values().collect()
+    }
+
     /// Number of decoder layers by the output's names; None where they do not tell (no layers, or several stacks).
     pub fn layers(&self) -> Option<usize> {
         names::layers(self.jobs.iter().map(|job| job.name.as_str()))
