@@ -46,7 +46,7 @@ def _arguments(method: Method) -> Iterator[Argument]:
     if method.base == "required":
         yield Argument("base", either, annotation="Tensors")
         yield Argument("onto", keyword, default=None, annotation="Tensors | None")
-    elif method.base != "none":
+    else:
         yield Argument("base", either, default=None, annotation="Tensors | None")
     for parameter in method.parameters:
         default = None if parameter.default == "1/N" else parameter.default
@@ -78,6 +78,8 @@ def _arguments_doc(method: Method) -> Iterator[tuple[str, str]]:
     if method.base == "required":
         yield "base", "What the models were fine-tuned from."
         yield "onto", "What the merged change is added to; the base if None."
+    elif method.base == "optional":
+        yield "base", "What the models were fine-tuned from: their changes are merged, if given."
     elif method.base == "joins":
         yield "base", "One more input, the last, if given."
     elif method.base == "first":

@@ -1,4 +1,4 @@
-"""What becomes of mergekit-yaml's own flags? Mapped, accepted with a note, or refused with a reason.
+"""What becomes of mergekit-yaml's flags? Mapped, accepted with a note, or refused with a reason.
 
 A shell script that called mergekit-yaml calls `mergecore run` instead, and keeps its flags.
 docs/mergekit.md has the same table for people.
