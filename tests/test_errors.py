@@ -189,3 +189,51 @@ def test_a_failure_in_python_is_python_s_own_class(family, tmp_path, monkeypatch
     mergecore.merge(["a", "b"], "linear", out="out")
     with pytest.raises(FileExistsError):
         mergecore.merge(["a", "b"], "linear", out="out")
+
+
+def test_names_that_are_no_text_are_refused(refused, family, tmp_path):
+    assert "UTF-8" in refused("merge", "a", "b", "--method", "linear", "--out", "o\udcff")
+    (tmp_path / "bad\udcff").symlink_to("a")
+    assert "UTF-8" in refused("merge", "bad\udcff", "b", "--method", "linear")
+
+
+def test_a_few_aliases_that_stand_for_billions_are_refused(refused, family, tmp_path):
+    lines = ["l0: &l0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 12)]
+    (tmp_path / "mix.yml").write_text("merge_method: linear\nmodels: [a, b]\n" + "\n".join(lines))
+    assert "aliases" in refused("run", "mix.yml", "out")
+
+
+def test_what_is_left_out_exists_and_leaves_no_gap(refused, command, family, tmp_path):
+    assert "nomatch*" in refused(*MERGE, "--ignore", "nomatch*")
+    assert "gap" in refused(*MERGE, "--ignore", "*.layers.0.*")
+    answer = command(*MERGE, "--ignore", "*.layers.1.*")
+    assert answer.status == 0
+    assert "left out" in answer.out
+    assert "layers.1" in answer.out
+
+
+def test_two_sets_of_weights_in_one_folder(refused, command, family, tmp_path):
+    whole = checkpoints.safetensors(family[1])
+    checkpoints.save(tmp_path / "b", family[2], shards=2)
+    (tmp_path / "b/model.safetensors").write_bytes(whole)
+    assert "model.safetensors" in refused(*MERGE)
+    (tmp_path / "b/model.safetensors").unlink()
+    assert command(*MERGE, "--shard-size", "700").status == 0
+    (tmp_path / "out/model.safetensors").write_bytes(whole)
+    answer = command("verify", "out")
+    assert answer.status == 1
+    assert "model.safetensors is not in the manifest" in answer.err
+
+
+@pytest.mark.parametrize("out", ["", "."])
+def test_an_output_without_a_name(refused, family, out):
+    refused("merge", "a", "b", "--method", "linear", "--out", out)
+
+
+def test_a_base_spelled_otherwise_is_still_one_of_the_models(command, family):
+    for base in ("./a", "a/", "../" + Path.cwd().name + "/a"):
+        answer = command(
+            "merge", "a", "b", "--method", "slerp", "--base", base, "--out", "s", "--overwrite"
+        )
+        assert answer.status == 0, answer.err

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mergecore import _mergecore, recipe
+from mergecore.errors import RecipeError
 from mergecore.planning import Progress, prepare
 from mergecore.recipe import Recipe, Value
 
@@ -109,6 +110,8 @@ def merge(
     Example:
         >>> report = mergecore.merge(["a", "b"], "dare_ties", base="base", out="c", density=0.5)
     """
+    if isinstance(models, str | os.PathLike):
+        raise RecipeError(f"models is a list of models, not the one name {os.fspath(models)!r}")
     request = recipe.build(
         method,
         [os.fspath(model) for model in models],

@@ -39,6 +39,10 @@ class Prepared:
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Merges into the folder `out` and returns the engine's report, the plan's notes in it."""
+        try:
+            os.fspath(out).encode()
+        except UnicodeEncodeError as error:
+            raise RecipeError(f"{out!r}: the name is not UTF-8; choose another --out") from error
         with _as_model_errors():
             files = side_files.collect(self.donor, self.summary, out)
         report: dict[str, Any] = json.loads(
@@ -85,6 +89,8 @@ def prepare(
 
 def _prepare(request: Recipe, from_file: bool, quiet: bool, **limits: int | None) -> Prepared:
     request = recipe.with_references(request, lambda reference: reference)
+    here = {name: Path(name).expanduser() for name in recipe.references_of(request)}
+    request = _spelled_alike(request, {name: path for name, path in here.items() if path.exists()})
     notes: list[str] = []
     lacks_base = _lacks_base(request)
     # The engine checks the whole recipe before anything is downloaded; a base still to be found is
@@ -134,11 +140,16 @@ def _spelled_alike(request: Recipe, locations: dict[str, Path]) -> Recipe:
     names: dict[str, str] = {}
     for reference in [request.get("base_model"), *locations]:
         if isinstance(reference, str) and reference in locations:
-            names.setdefault(os.path.realpath(locations[reference]), reference)
+            names.setdefault(_identity(locations[reference]), reference)
     return recipe.with_references(
-        request,
-        lambda name: names[os.path.realpath(locations[name])] if name in locations else name,
+        request, lambda name: names[_identity(locations[name])] if name in locations else name
     )
+
+
+def _identity(path: Path) -> str:
+    """The same text for the same model: a folder's only weights file stands for the folder."""
+    whole = path.parent if path.name == "model.safetensors" else path
+    return os.path.realpath(whole)
 
 
 def _lacks_base(request: Recipe) -> bool:

@@ -152,6 +152,13 @@ def models_of(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(reference for reference in named if isinstance(reference, str)))
 
 
+def references_of(recipe: Recipe) -> list[str]:
+    """Every reference of a recipe, each once: its models, its base, `onto` and `donor`."""
+    others = [recipe.get(key) for key in ("base_model", "onto", "donor")]
+    named = [reference for reference in others if isinstance(reference, str)]
+    return list(dict.fromkeys([*named, *models_of(recipe)]))
+
+
 def to_json(recipe: Recipe) -> str:
     """The recipe as the JSON that the engine takes.
 
@@ -163,10 +170,17 @@ def to_json(recipe: Recipe) -> str:
             contains itself.
     """
     try:
+        _check_size(recipe)
         plain = {key: _plain(value, key) for key, value in recipe.items()}
+        text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
     except RecursionError:
-        raise RecipeError("the recipe contains itself: a YAML alias in its own anchor") from None
-    return json.dumps(plain, allow_nan=False)
+        raise RecipeError("the recipe is nested too deeply") from None
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        odd = text[max(0, error.start - 40) : error.end + 20]
+        raise RecipeError(f"a name is not UTF-8: {odd!r}; rename the file or folder") from error
+    return text
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -217,6 +231,26 @@ def _placed(reference: str, folder: Path, *, beside_first: bool) -> str:
     if Path(reference).expanduser().exists() and not (beside_first and beside.exists()):
         return reference
     return str(beside) if beside.exists() else reference
+
+
+def _check_size(recipe: Recipe) -> None:
+    """A few nested YAML aliases can stand for billions of values."""
+    left, waiting = 1_000_000, [iter([recipe])]
+    while waiting:
+        for value in waiting[-1]:
+            left -= 1
+            if left < 0:
+                raise RecipeError(
+                    "the recipe contains itself, or a million values: see its YAML aliases"
+                )
+            if isinstance(value, Mapping):
+                waiting.append(iter(value.values()))
+                break
+            if isinstance(value, list | tuple):
+                waiting.append(iter(value))
+                break
+        else:
+            waiting.pop()
 
 
 def _plain(value: Any, key: object) -> Any:

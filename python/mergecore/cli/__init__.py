@@ -94,14 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Errors that say what is wrong with the request or the machine are one line on stderr. A bug is
     none of these, and keeps its traceback.
     """
+    _mend_streams()
     try:
         status = commands.main(
             None if arguments is None else list(arguments),
             prog_name="mergecore",
             standalone_mode=False,
         )
-        sys.stdout.flush()
-        return status if isinstance(status, int) else 0
+        return _finish(status if isinstance(status, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
@@ -118,6 +118,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
+
+
+def _mend_streams() -> None:
+    """A stream that was closed is silent, and one that cannot encode a letter says `?`."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _finish(status: int) -> int:
+    """Writes out what is still to be printed; where that fails, the work itself is done."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Python would try again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail(f"the work is done, but standard output: {(error.strerror or '').lower()}", 1)
+    return status
 
 
 def _fail(message: str, status: int) -> int:

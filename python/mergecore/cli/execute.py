@@ -67,8 +67,8 @@ def plan_facts(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("passes", summary["passes"]),
         ("memory", f"about {terminal.size(summary['memory_bytes'])}"),
         ("threads", summary["threads"]),
-        ("ignored", ", ".join(summary["ignored"]) or None),
-        ("copied", ", ".join(summary["copied"]) or None),
+        ("left out", _some(summary["ignored"])),
+        ("copied", _some(summary["copied"])),
     ]
 
 
@@ -79,6 +79,7 @@ def show_report(report: Mapping[str, Any]) -> None:
             *request_facts(report),
             ("tensors", f"{report['tensors']:,}"),
             ("parameters", f"{report['parameter_count']:,}"),
+            ("left out", _some(report["ignored"])),
             ("resumed", terminal.plural(report["resumed_tensors"] or None, "tensor")),
             ("time", f"{report['seconds']:.2f} s, {terminal.speed(report)}"),
             ("peak RSS", terminal.size(report["peak_rss_bytes"])),
@@ -117,6 +118,12 @@ def value_text(value: object) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(value_text, value)) + "]"
     return f"{value:.6g}" if isinstance(value, float) else str(value).lower()
+
+
+def _some(names: Sequence[str]) -> str | None:
+    """Names, but no more than a person reads."""
+    shown = ", ".join(names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or None
 
 
 def _last_part(reference: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -47,6 +48,10 @@ def extrapolate(
     """
     if lambda_:
         raise click.UsageError("--lambda is what --alpha says here")
+    if os.path.realpath(sft) == os.path.realpath(rl):
+        raise click.UsageError(
+            f"--from and --to are the same model, {rl}: there is no way to go on"
+        )
     given = options.given_parameters(weight or (1.0,), density, (alpha,), settings)
     request = recipe.build(
         method,
@@ -59,4 +64,4 @@ def extrapolate(
         dtype=dtype,
         seed=seed,
     )
-    execute(request, out or default_out([rl], f"expo-{alpha:g}"), running)
+    execute(request, default_out([rl], f"expo-{alpha:g}") if out is None else out, running)

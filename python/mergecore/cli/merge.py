@@ -54,4 +54,6 @@ def merge(
         dtype=dtype,
         seed=seed,
     )
-    execute(request, out or default_out(models, known.name.replace("_", "-")), running)
+    if out is None:
+        out = default_out(models, known.name.replace("_", "-"))
+    execute(request, out, running)

@@ -44,7 +44,7 @@ def run(
     )
     execute(
         content,
-        out or f"./{Path(request).stem}",
+        f"./{Path(request).stem}" if out is None else out,
         running,
         from_file=True,
         notes=mergekit_flags.notes(ctx),

@@ -55,6 +55,7 @@ pub fn verify(folder: &Path, threads: usize, watch: &Watch) -> Result<Verdict> {
         }
     }
     problems.extend(files.iter().filter_map(|file| check_file(folder, file)));
+    problems.extend(strange_weights(folder, &files, &side_files));
     let bytes = files.iter().filter_map(|f| f["bytes"].as_u64()).sum();
     // Where a shard is missing or cut, its tensors cannot be opened: the files' problems say all there is.
     if problems.is_empty() {
@@ -63,6 +64,17 @@ pub fn verify(folder: &Path, threads: usize, watch: &Watch) -> Result<Verdict> {
         problems.extend(check_tensors(&checkpoint, &tensors, threads, watch)?);
     }
     Ok(Verdict { files: files.len() + side_files.len(), tensors: tensors.len(), bytes, problems })
+}
+
+/// Weights that the manifest does not know: a loader might take them instead.
+fn strange_weights(folder: &Path, files: &[Json], side_files: &[Json]) -> Vec<String> {
+    let known: Vec<&str> = files.iter().chain(side_files).filter_map(|file| file["name"].as_str()).collect();
+    let weights = |name: &String| [".safetensors", ".bin", ".pt", ".gguf", ".index.json"].iter().any(|end| name.ends_with(end));
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut strange: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    strange.retain(|name| weights(name) && !known.contains(&name.as_str()));
+    strange.sort();
+    strange.into_iter().map(|name| format!("{name} is not in the manifest, and a loader might take it")).collect()
 }
 
 fn check_file(folder: &Path, file: &Json) -> Option<String> {

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::Value as Json;
 
+use super::header::Pairs;
 use super::{missing, Tensor};
 use crate::error::{Error, Result};
 
@@ -15,6 +17,12 @@ const INDEX: &str = "model.safetensors.index.json";
 pub struct Found {
     pub files: Vec<PathBuf>,
     index: Option<Index>,
+}
+
+/// The part of an index that is read; as pairs, so that a name given twice can be seen.
+#[derive(Deserialize)]
+struct IndexFile {
+    weight_map: Option<Pairs>,
 }
 
 struct Index {
@@ -40,7 +48,15 @@ pub fn find(path: &Path) -> Result<Found> {
         .map_err(|e| Error::opening(path, &e))?;
     names.sort();
     if names.iter().any(|n| n == INDEX) {
-        return read_index(path);
+        let found = read_index(path)?;
+        // transformers would take the single file, vLLM the shards.
+        if names.iter().any(|n| n == SINGLE) && !found.files.contains(&path.join(SINGLE)) {
+            return Err(Error::model(format!(
+                "{}: holds {SINGLE} and an index of other shards, and loaders differ in which they take; delete the one that is out of date",
+                path.display()
+            )));
+        }
+        return Ok(found);
     }
     if names.iter().any(|n| n == SINGLE) {
         return Ok(Found { files: vec![path.join(SINGLE)], index: None });
@@ -76,10 +92,11 @@ fn read_index(folder: &Path) -> Result<Found> {
     let path = folder.join(INDEX);
     let bad = |what: String| Error::model(format!("{}: {what}", path.display()));
     let text = std::fs::read_to_string(&path).map_err(|e| Error::opening(&path, &e))?;
-    let json: Json = serde_json::from_str(&text).map_err(|e| bad(format!("is not valid JSON ({e}); download it again")))?;
-    let entries = json["weight_map"].as_object().ok_or_else(|| bad("has no weight_map; download it again".into()))?;
+    let index: IndexFile =
+        serde_json::from_str(&text).map_err(|e| bad(format!("is not valid JSON with a weight_map ({e}); download it again")))?;
+    let Some(Pairs(entries)) = index.weight_map else { return Err(bad("has no weight_map; download it again".into())) };
     let (mut map, mut files) = (BTreeMap::new(), Vec::new());
-    for (tensor, file) in entries {
+    for (tensor, file) in &entries {
         let name = file.as_str().ok_or_else(|| bad(format!("gives no file for tensor {tensor}; download it again")))?;
         let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
         if !plain || name.is_empty() {
@@ -92,23 +109,27 @@ fn read_index(folder: &Path) -> Result<Found> {
             }
             files.push(file.clone());
         }
-        map.insert(tensor.clone(), file);
+        if map.insert(tensor.clone(), file).is_some() {
+            return Err(bad(format!("names the tensor {tensor} twice; download it again")));
+        }
     }
     files.sort();
     Ok(Found { files, index: Some(Index { path, map }) })
 }
 
 impl Found {
-    /// Whether this file is where the index puts the tensor. A tensor that the index does not know is an error: a stale index would lose it.
-    pub fn belongs(&self, tensor: &str, file: &Path) -> Result<bool> {
-        let Some(index) = &self.index else { return Ok(true) };
+    /// This file is where the index puts the tensor. A tensor that it does not know, or elsewhere, is an error: loaders read whole shards,
+    /// whatever the index says.
+    pub fn check_place(&self, tensor: &str, file: &Path) -> Result<()> {
+        let Some(index) = &self.index else { return Ok(()) };
+        let (path, file_name) = (index.path.display(), file.display());
         match index.map.get(tensor) {
-            Some(place) => Ok(place == file),
-            None => Err(Error::model(format!(
-                "{}: does not list tensor {tensor} of {}; is it another version's index?",
-                index.path.display(),
-                file.display()
+            Some(place) if place == file => Ok(()),
+            Some(place) => Err(Error::model(format!(
+                "{path}: puts tensor {tensor} into {}, and {file_name} holds one, too; is it another version's index?",
+                place.display()
             ))),
+            None => Err(Error::model(format!("{path}: does not list tensor {tensor} of {file_name}; is it another version's index?"))),
         }
     }
 

@@ -133,7 +133,7 @@ fn check_places(entries: &mut [Entry], data: u64, length: u64) -> std::result::R
 }
 
 /// A JSON object as a list of pairs, so that a name given twice can be seen.
-struct Pairs(Vec<(String, Json)>);
+pub struct Pairs(pub Vec<(String, Json)>);
 
 impl<'de> Deserialize<'de> for Pairs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {

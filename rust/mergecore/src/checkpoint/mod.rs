@@ -94,9 +94,7 @@ impl Checkpoint<'static> {
             let header = header::read(path, file.file())?;
             for entry in header.entries {
                 quantised::check(path, &entry)?;
-                if !found.belongs(&entry.name, path)? {
-                    continue;
-                }
+                found.check_place(&entry.name, path)?;
                 let tensor =
                     Tensor { dtype: entry.dtype, shape: entry.shape, file: files.len(), offset: entry.offset, source: file.clone() };
                 if tensors.insert(entry.name.clone(), tensor).is_some() {

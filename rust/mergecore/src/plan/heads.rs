@@ -49,6 +49,20 @@ pub fn reconcile(reference: &Checkpoint, all: &[&Checkpoint], ignored: &dyn Fn(&
     Ok(Heads { pair: Some((head.clone(), embedding.clone())), verdict })
 }
 
+/// What is to be said where every model lacks the head that its config promises: loaders make one up.
+pub fn missing(reference: &Checkpoint, all: &[&Checkpoint]) -> Option<String> {
+    let config = reference.config.as_ref()?;
+    let generates = config["architectures"][0].as_str().is_some_and(|name| name.ends_with("ForCausalLM"));
+    let headless = all.iter().all(|model| !model.tensors.keys().any(|name| is_head(name)));
+    (generates && headless && reference.tied() == Some(false)).then(|| {
+        format!(
+            "no model has an output head, and the config of {} says that it is not the embedding (tie_word_embeddings: false): loaders will \
+             make one up",
+            reference.reference
+        )
+    })
+}
+
 impl Heads {
     pub fn verdict(&self) -> Head {
         self.verdict

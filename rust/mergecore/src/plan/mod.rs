@@ -147,6 +147,7 @@ pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan
     if let Some(donor) = recipe.donor.as_deref().map(find).transpose()? {
         check_donor(donor, reference, &outline.rows, recipe.is_sliced(), &asked)?;
     }
+    check_ignored(&recipe, &all, &outline.rows)?;
     let mut binder = Binder::new(&recipe);
     let mut jobs = Vec::new();
     for row in &outline.rows {
@@ -181,7 +182,9 @@ pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan
     let jobs = jobs.into_iter().map(|(_, job)| job).collect();
     let mut notes = recipe.notes.clone();
     notes.extend(heads.note());
-    let (head, warnings) = (heads.verdict(), recipe.warnings.clone());
+    let head = heads.verdict();
+    let mut warnings = recipe.warnings.clone();
+    warnings.extend(heads::missing(find(recipe.reference())?, &all));
     Ok(Plan { recipe, checkpoints, jobs, ignored: outline.ignored, head, notes, warnings })
 }
 
@@ -253,6 +256,26 @@ fn check_equal(name: &str, first: &Input, other: &Input) -> Result<()> {
         "tensor {name} ({dtype}) differs between {} and {}, and only equal {dtype} tensors can be copied: --ignore {name} leaves it out",
         first.model.reference, other.model.reference
     )))
+}
+
+/// Every pattern matches something, and no layer is left out in the middle: loaders would make one up.
+fn check_ignored(recipe: &Recipe, all: &[&Checkpoint], rows: &[Row]) -> Result<()> {
+    for glob in &recipe.ignore {
+        if !all.iter().any(|model| model.tensors.keys().any(|name| names::glob(glob, name))) {
+            return Err(Error::recipe(format!("ignore: \"{glob}\" matches no tensor (`mergecore show MODEL --tensors` lists them)")));
+        }
+    }
+    let layers = |names: &mut dyn Iterator<Item = &String>| -> BTreeSet<(String, usize)> {
+        names.filter_map(|name| Layer::of(name)).map(|layer| (layer.stack.to_string(), layer.number)).collect()
+    };
+    let (there, left) = (layers(&mut all[0].tensors.keys()), layers(&mut rows.iter().map(|row| &row.name)));
+    let gap = there.difference(&left).find(|(stack, number)| left.iter().any(|(other, later)| other == stack && later > number));
+    match gap.filter(|_| !recipe.ignore.is_empty() && !recipe.is_sliced()) {
+        Some((stack, number)) => Err(Error::recipe(format!(
+            "ignore leaves a gap at {stack}.{number}, which loaders would fill with random weights: a recipe with slices takes layers out"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// A donor that is no input gives its config to weights that it has not seen: they must be of its architecture and size.

@@ -325,12 +325,13 @@ fn check_space(parent: &Path, partial: &Path, layout: &Layout) -> Result<()> {
     }
     let free = free_space(existing).map_err(|e| Error::io(parent, "asking for free space", &e))?;
     if free < needed {
-        let gb = |bytes: u64| bytes as f64 / 1e9;
+        let size =
+            |bytes: u64| if bytes < 1 << 30 { format!("{:.1} MB", bytes as f64 / 1e6) } else { format!("{:.2} GB", bytes as f64 / 1e9) };
         let message = format!(
-            "{}: not enough space on the disk: the merge needs {:.2} GB and {:.2} GB are free",
+            "{}: not enough space on the disk: the merge needs {} and {} are free; free some, or choose another --out",
             parent.display(),
-            gb(needed),
-            gb(free)
+            size(needed),
+            size(free)
         );
         return Err(Error::new(Kind::Space, message));
     }
