@@ -25,7 +25,8 @@ pub const SPEC: Spec = Spec {
         Param { name: "normalize_weights", default: Default::Flag(true), doc: "divide the weights by their sum", ..NORMALIZE },
         Param {
             name: "eps",
-            kind: Kind::Number { min: 0.0, max: 1.0 },
+            // Above this, mergekit's merge is visibly shortened, by cos(eps): an artefact that is left out here.
+            kind: Kind::Number { min: 0.0, max: 1e-4 },
             default: Default::Number(1e-8),
             doc: "is added to each length before it divides; a mean direction shorter than this is none",
             ..T

@@ -223,7 +223,10 @@ fn karcher<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
         let directions: Vec<Vec<f64>> = long.map(|(x, norm)| f64s(x).iter().map(|x| x / norm).collect()).collect();
         let Some(first) = directions.first() else { return vec![R::ZERO; x[0].len()] };
         let share = 1.0 / directions.len() as f64;
-        let unit = |x: &[f64]| -> Vec<f64> { x.iter().map(|v| v / dot(x, x).sqrt()).collect() };
+        let unit = |x: &[f64]| -> Vec<f64> {
+            let length = dot(x, x).sqrt();
+            x.iter().map(|v| v / length).collect()
+        };
         let mut mean: Vec<f64> = (0..first.len()).map(|k| directions.iter().map(|u| share * u[k]).sum()).collect();
         mean = if dot(&mean, &mean).sqrt() < tol.max(1e-7) { first.clone() } else { unit(&mean) };
         for _ in 0..steps {
