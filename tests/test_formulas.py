@@ -117,6 +117,25 @@ def test_a_base_may_be_left_out(method):
         assert_close(merge(pair, **options), formula(pair, **options), a, b)
 
 
+def test_directions_that_cancel_have_an_answer():
+    a = np.random.default_rng(8).normal(size=(9, 7)).astype(np.float32)
+    # No mean direction: the weighted sum; no shortest arc: the first direction, at the mean length.
+    assert_close(mergecore.multislerp([a, -2 * a]), -0.5 * a, a)
+    assert_close(mergecore.multislerp([a, -a, np.zeros_like(a)]), 0 * a, a)
+    assert_close(mergecore.karcher([a, -2 * a]), 1.5 * a, a)
+    assert_close(mergecore.nuslerp([a, -a], weights=[0.3, 0.7]), -0.4 * a, a)
+
+
+def test_model_stock_goes_beyond_the_base_only_if_asked():
+    base, a = np.random.default_rng(9).normal(size=(2, 9, 7)).astype(np.float32)
+    b = 2 * base - a  # opposite changes that do not quite cancel
+    b += 0.5 * (a - base)
+    np.testing.assert_array_equal(mergecore.model_stock([a, b, b], base), base)
+    beyond = mergecore.model_stock([a, b, b], base, clamp=False)
+    assert_close(beyond, naive.model_stock([a, b, b], base, clamp=False), a, b)
+    assert not np.array_equal(beyond, base)
+
+
 @pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
 def test_ties_over_the_whole_model(density):
     base, *models = checkpoints.family(seed=6, models=3)

@@ -46,7 +46,7 @@ def _arguments(method: Method) -> Iterator[Argument]:
     if method.base == "required":
         yield Argument("base", either, annotation="Tensors")
         yield Argument("onto", keyword, default=None, annotation="Tensors | None")
-    elif method.base != "none":
+    else:
         yield Argument("base", either, default=None, annotation="Tensors | None")
     for parameter in method.parameters:
         default = None if parameter.default == "1/N" else parameter.default
