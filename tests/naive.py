@@ -97,6 +97,78 @@ def slerp(first: Array, second: Array, t=0.5) -> Array:
     )
 
 
+def nuslerp(models, base=None, weights=None, nuslerp_flatten=True, nuslerp_row_wise=False) -> Array:
+    start, (a, b) = _from(models, base)
+    w = shares(weights, 2)
+    t = w[1] / (w[0] + w[1]) if abs(w[0] + w[1]) >= 1e-6 else 0.5
+    whole = nuslerp_flatten or a.ndim == 0
+    axis = None if whole else (0 if nuslerp_row_wise else -1)
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    norms = [np.maximum(np.sqrt(np.sum(v * v, axis, keepdims=True)), 1e-7) for v in (x, y)]
+    cosine = np.clip(np.sum(x * y, axis, keepdims=True) / (norms[0] * norms[1]), -1, 1)
+    straight = 1 - np.abs(cosine) < np.finfo(a.dtype).eps / 4
+    angle = np.where(straight, 1.0, np.arccos(cosine))
+    one = np.where(straight, 1 - t, np.sin((1 - t) * angle) / np.sin(angle))
+    two = np.where(straight, t, np.sin(t * angle) / np.sin(angle))
+    return start + (one * x + two * y).astype(a.dtype)
+
+
+def multislerp(models, base=None, weights=None, normalize_weights=True, eps=1e-8) -> Array:
+    start, deltas = _from(models, base)
+    w = np.array(shares(weights, len(deltas)))
+    w = w / w.sum() if normalize_weights else w
+    flat = [d.astype(np.float64) for d in deltas]
+    norms = np.array([np.sqrt(np.sum(x * x)) for x in flat])
+    mean = sum(x * v / (n + eps) for x, v, n in zip(flat, w, norms, strict=True))
+    length = np.sqrt(np.sum(mean * mean))
+    plain = sum(x * v for x, v in zip(flat, w, strict=True))
+    merged = plain if length < max(eps, 1e-7) else mean / length * (w @ norms)
+    return start + np.asarray(merged).astype(deltas[0].dtype)
+
+
+def karcher(models, max_iter=10, tol=1e-5) -> Array:
+    models = wide(*models)
+    flat = [x.astype(np.float64) for x in models]
+    norms = [np.sqrt(np.sum(x * x)) for x in flat]
+    directions = [x / n for x, n in zip(flat, norms, strict=True) if n > tol]
+    if not directions:
+        return np.zeros_like(models[0])
+    mean = sum(directions) / len(directions)
+    mean = directions[0] if np.linalg.norm(mean) < tol else mean / np.linalg.norm(mean)
+    for _ in range(max_iter):
+        cosines = [np.clip(np.sum(u * mean), -1, 1) for u in directions]
+        arcs = [
+            (u - c * mean) * np.arccos(c) / np.sqrt(1 - c * c)
+            for u, c in zip(directions, cosines, strict=True)
+            if np.arccos(c) >= tol and 1 - c * c > 1e-12
+        ]
+        step = sum(arcs) / len(directions)
+        length = np.linalg.norm(step)
+        if length < tol:
+            break
+        mean = np.cos(length) * mean + np.sin(length) / length * step
+        mean = mean / np.linalg.norm(mean)
+    return (np.mean(norms) * mean).astype(models[0].dtype)
+
+
+def model_stock(models, base, filter_wise=False, clamp=True) -> Array:
+    base, deltas = _deltas(models, base)
+    n, axis = len(deltas), (-1 if filter_wise and base.ndim else None)
+    x = [d.astype(np.float64) for d in deltas]
+    norms = [np.sqrt(np.sum(d * d, axis, keepdims=True)) for d in x]
+    cosines = [
+        np.sum(x[i] * x[j], axis, keepdims=True) / np.maximum(norms[i] * norms[j], 1e-6)
+        for i in range(n)
+        for j in range(i + 1, n)
+    ]
+    cosine = np.clip(cosines, -1, 1).mean(axis=0)
+    divisor = 1 + (n - 1) * cosine
+    flat = np.abs(divisor) < 1e-6
+    t = np.where(flat, 0, n * cosine / np.where(flat, 1, divisor))
+    t = np.clip(t, 0, 1) if clamp else t
+    return base + (t * sum(x) / n).astype(base.dtype)
+
+
 def count_kept(density: float, size: int) -> int:
     return 0 if density <= 0 or size == 0 else max(1, int(density * size))
 
@@ -141,6 +213,11 @@ def drop(delta: Array, model: int, density: float, rescale: str, name="", seed=4
 def _deltas(models: Sequence[Array], base: Array) -> tuple[Array, list[Array]]:
     base, *models = wide(base, *models)
     return base, [x - base for x in models]
+
+
+def _from(models: Sequence[Array], base: Array | None) -> tuple[Array | float, list[Array]]:
+    """Zero and the models; or the base, and the models as changes from it."""
+    return (0, wide(*models)) if base is None else _deltas(models, base)
 
 
 def _sum(deltas: Sequence[Array], weights: Sequence[float], normalize: bool) -> Array:

@@ -30,7 +30,18 @@ CASES = [
     ("dare_ties", {"density": 0.25, "rescale": "l1", "seed": 7}),
     ("dare_ties", {"density": 0.6, "rescale": "none", "normalize": True, "lambda_": 0.5}),
     ("dare_ties", {"density": 1.0}),
+    ("nuslerp", {}),
+    ("nuslerp", {"weights": [3.0, 1.0], "nuslerp_flatten": False}),
+    ("nuslerp", {"weights": [0.3, 0.7], "nuslerp_flatten": False, "nuslerp_row_wise": True}),
+    ("multislerp", {}),
+    ("multislerp", {"weights": [1.0, 0.5], "normalize_weights": False, "eps": 1e-4}),
+    ("model_stock", {}),
+    ("model_stock", {"filter_wise": True}),
+    ("model_stock", {"filter_wise": True, "clamp": False}),
+    ("karcher", {}),
+    ("karcher", {"max_iter": 1, "tol": 1e-3}),
 ]
+WITHOUT_BASE = ("linear", "karcher")
 
 
 def formula(method, options, base, models, name=""):
@@ -39,7 +50,7 @@ def formula(method, options, base, models, name=""):
     options = options | {"name": name} if method.startswith("dare") else options
     if isinstance(options.get("weights"), float):
         options["weights"] = [options["weights"]] * len(models)
-    arguments = (models,) if method == "linear" else (models, base)
+    arguments = (models,) if method in WITHOUT_BASE else (models, base)
     return getattr(naive, method)(*arguments, **options)
 
 
@@ -61,7 +72,7 @@ def test_in_memory(method, options, dtype):
     base, *models = checkpoints.family(seed=3, dtype=dtype)
     for name in FLOATS:
         tensors = [model[name] for model in models]
-        first = {} if method == "linear" else {"base": base[name]}
+        first = {} if method in WITHOUT_BASE else {"base": base[name]}
         merged = getattr(mergecore, method)(tensors, **first, **options, name=name)
         assert_close(merged, formula(method, options, base[name], tensors, name), *tensors)
 
@@ -73,7 +84,7 @@ def test_on_disk(method, options, tmp_path):
     paths = [
         checkpoints.save(tmp_path / str(i), state, shards=i + 1) for i, state in enumerate(states)
     ]
-    given = {} if method == "linear" else {"base": paths[0]}
+    given = {} if method in WITHOUT_BASE else {"base": paths[0]}
     mergecore.merge(paths[1:], method, out=tmp_path / "out", **given, **options)
     merged = checkpoints.load(tmp_path / "out")
     assert set(merged) == set(base)
@@ -94,6 +105,35 @@ def test_slerp(t):
     np.testing.assert_array_equal(mergecore.slerp([b], base=a, t=t), mergecore.slerp([a, b], t=t))
     zero = np.zeros_like(a)
     assert_close(mergecore.slerp([a, zero], t=t), naive.slerp(a, zero, t), a)
+
+
+@pytest.mark.parametrize("method", ["nuslerp", "multislerp"])
+def test_a_base_may_be_left_out(method):
+    rng = np.random.default_rng(7)
+    a, b = (rng.normal(size=(9, 7)).astype(np.float32) for _ in range(2))
+    merge, formula = getattr(mergecore, method), getattr(naive, method)
+    for pair in ([a, b], [a, a], [a, np.zeros_like(a)], [a, -a]):
+        options = {"weights": [0.25, 0.75]}
+        assert_close(merge(pair, **options), formula(pair, **options), a, b)
+
+
+def test_directions_that_cancel_have_an_answer():
+    a = np.random.default_rng(8).normal(size=(9, 7)).astype(np.float32)
+    # No mean direction: the weighted sum; no shortest arc: the first direction, at the mean length.
+    assert_close(mergecore.multislerp([a, -2 * a]), -0.5 * a, a)
+    assert_close(mergecore.multislerp([a, -a, np.zeros_like(a)]), 0 * a, a)
+    assert_close(mergecore.karcher([a, -2 * a]), 1.5 * a, a)
+    assert_close(mergecore.nuslerp([a, -a], weights=[0.3, 0.7]), -0.4 * a, a)
+
+
+def test_model_stock_goes_beyond_the_base_only_if_asked():
+    base, a = np.random.default_rng(9).normal(size=(2, 9, 7)).astype(np.float32)
+    b = 2 * base - a  # opposite changes that do not quite cancel
+    b += 0.5 * (a - base)
+    np.testing.assert_array_equal(mergecore.model_stock([a, b, b], base), base)
+    beyond = mergecore.model_stock([a, b, b], base, clamp=False)
+    assert_close(beyond, naive.model_stock([a, b, b], base, clamp=False), a, b)
+    assert not np.array_equal(beyond, base)
 
 
 @pytest.mark.parametrize("density", [0.1, 0.5, 1.0])

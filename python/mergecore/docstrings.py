@@ -65,7 +65,7 @@ def _annotation(parameter: Parameter) -> str:
     if parameter.kind == "choice":
         words = ", ".join(f'"{choice}"' for choice in parameter.choices)
         return f"Literal[{words}]" + (" | bool" if parameter.flags else "")
-    one = {"number": "float", "bool": "bool"}[parameter.kind]
+    one = {"number": "float", "integer": "int", "bool": "bool"}[parameter.kind]
     several = f" | Sequence[{one}]" if parameter.per_model else ""
     return one + several + (" | None" if parameter.default == "1/N" else "")
 
@@ -79,7 +79,7 @@ def _arguments_doc(method: Method) -> Iterator[tuple[str, str]]:
         yield "base", "What the models were fine-tuned from."
         yield "onto", "What the merged change is added to; the base if None."
     elif method.base == "optional":
-        yield "base", "What the models were fine-tuned from: their changes are merged, if given."
+        yield "base", "If given, changes from it are merged, and added to it; else the models are."
     elif method.base == "joins":
         yield "base", "One more input, the last, if given."
     elif method.base == "first":

@@ -21,7 +21,7 @@ class Parameter:
     name: str
     per_model: bool
     """Whether each model may have its own value; one value then stands for all."""
-    kind: Literal["number", "bool", "choice"]
+    kind: Literal["number", "integer", "bool", "choice"]
     choices: tuple[str, ...]
     """The words a `choice` takes; empty for the other kinds."""
     flags: bool
@@ -50,8 +50,8 @@ class Method:
     paper: str
     cost: str
     base: Literal["joins", "required", "optional", "first"]
-    """`required`: deltas from a base are merged; `joins`: a base is one more input; `first`: a
-    base, if given, is the first of the two ends."""
+    """`required`: deltas from a base are merged; `optional`: so they are if a base is given;
+    `joins`: a base is one more input; `first`: a base, if given, is the first of the two ends."""
     min_models: int
     max_models: int | None
     parameters: tuple[Parameter, ...]

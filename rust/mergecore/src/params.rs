@@ -29,6 +29,11 @@ pub enum Kind {
         min: f64,
         max: f64,
     },
+    /// A whole number between two bounds.
+    Whole {
+        min: f64,
+        max: f64,
+    },
     Flag,
     /// One of some words. `flags` says what true and false stand for, where they are allowed.
     Word {
@@ -239,6 +244,10 @@ impl Param {
                     None => Err(Error::recipe(format!("{name}{place} is {json}: it must be a number"))),
                 }
             }
+            Kind::Whole { min, max } => match number(json) {
+                Some(x) if x.fract() == 0.0 && x >= min && x <= max => Ok(Value::Number(x)),
+                _ => Err(Error::recipe(format!("{name}{place} is {json}: it must be a whole number from {min} to {max}"))),
+            },
             Kind::Flag => match json {
                 Json::Bool(x) => Ok(Value::Flag(*x)),
                 _ => Err(Error::recipe(format!("{name}{place} is {json}: it must be true or false"))),
@@ -263,13 +272,19 @@ impl Param {
         let flags = matches!(self.kind, Kind::Word { flags: Some(_), .. });
         let (kind, choices, min, max) = match self.kind {
             Kind::Number { min, max } => ("number", Json::Null, min, max),
+            Kind::Whole { min, max } => ("integer", Json::Null, min, max),
             Kind::Flag => ("bool", Json::Null, f64::NEG_INFINITY, f64::INFINITY),
             Kind::Word { words, .. } => ("choice", json!(words), f64::NEG_INFINITY, f64::INFINITY),
         };
         let bound = |x: f64| if x.is_finite() { json!(x) } else { Json::Null };
+        let default = match (self.kind, self.default) {
+            // 10, not 10.0.
+            (Kind::Whole { .. }, Default::Number(x)) => json!(x as u64),
+            (_, default) => default.json(),
+        };
         json!({
             "name": self.name, "per_model": self.per_model, "kind": kind, "choices": choices, "flags": flags, "min": bound(min), "max": bound(max),
-            "default": self.default.json(), "file_default": self.file_default.map(Default::json), "doc": self.doc,
+            "default": default, "file_default": self.file_default.map(Default::json), "doc": self.doc,
         })
     }
 }

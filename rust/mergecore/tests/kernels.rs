@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use mergecore::dtype::{count_unfinite, Dtype, Real};
 use mergecore::kernels::cutoff::Cutoff;
+use mergecore::kernels::gram::{self, Gram};
 use mergecore::kernels::select::{Seen, Selector};
 use mergecore::kernels::thin::{Rescale, Thin};
 use mergecore::kernels::{angle, blend, elect, mask};
@@ -127,6 +128,49 @@ macro_rules! kernels {
                     let mut out = row::<R>(seed, count, Flavour::Wild);
                     blend::weighted_sum(&mut out, &models, &weights, normalize);
                     assert_same(&out, &naive::weighted_sum(count, &models, &weights, normalize))?;
+                }
+
+                #[test]
+                fn a_gram_matrix_and_what_is_made_of_it_are_their_twins(
+                    seed: u64, count in lengths(), flavour in flavours(), factors in (1..6usize).prop_flat_map(weights), first in 0..70usize,
+                ) {
+                    let wider = rows::<R>(seed, factors.len(), first + count, flavour);
+                    let models: Vec<Vec<R>> = wider.iter().map(|row| row[first..].to_vec()).collect();
+                    let mut dots = vec![f64::NAN; gram::pairs(factors.len())];
+                    gram::dots(&wider, first..first + count, &mut dots);
+                    for (got, want) in dots.iter().zip(naive::dots(&models)) {
+                        prop_assert!(got.same(want), "{} instead of {}", got, want);
+                    }
+                    let matrix = Gram::of(&wider, first..first + count);
+                    prop_assert_eq!(format!("{matrix:?}"), format!("{:?}", Gram::new(factors.len(), &dots)));
+                    let mut out = row::<R>(seed, count, Flavour::Wild);
+                    gram::combine(&mut out, &wider, first, &factors);
+                    assert_same(&out, &naive::weighted_sum(count, &models, &factors, false))?;
+                    if matches!(flavour, Flavour::Plain | Flavour::Tied) {
+                        let sum: Vec<f64> = naive::weighted_sum(count, &models.iter().map(|x| x.iter().map(|x| x.f64()).collect()).collect::<Vec<_>>(), &factors, false);
+                        let size: f64 = models.iter().zip(&factors).map(|(x, f)| f.abs() * naive::sum(&naive::products(x, x)).0.sqrt()).sum();
+                        let length = naive::sum(&naive::products(&sum, &sum)).0.sqrt();
+                        prop_assert!((matrix.length(&factors) - length).abs() <= 2e-7 * size, "{} instead of {}", matrix.length(&factors), length);
+                        for (i, x) in models.iter().enumerate() {
+                            let along = naive::sum(&naive::products(&x.iter().map(|x| x.f64()).collect::<Vec<_>>(), &sum)).0;
+                            let most = size * matrix.norms()[i];
+                            prop_assert!((matrix.along(i, &factors) - along).abs() <= 1e-12 * most, "{} instead of {}", matrix.along(i, &factors), along);
+                        }
+                    }
+                }
+
+                #[test]
+                fn columns_are_their_twins(seed: u64, height in 0..40usize, width in 1..150usize, flavour in flavours()) {
+                    let (a, b) = (row::<R>(seed, height * width, flavour), row::<R>(!seed, height * width, flavour));
+                    let mut dots = vec![f64::NAN; width];
+                    gram::dots_of_columns(&a, &b, &mut dots);
+                    for (got, want) in dots.iter().zip(naive::dots_of_columns(&a, &b, width)) {
+                        prop_assert!(got.same(want), "{} instead of {}", got, want);
+                    }
+                    let (s, t) = (row::<R>(seed ^ 5, width, Flavour::Plain), row::<R>(seed ^ 9, width, flavour));
+                    let mut out = row::<R>(seed, height * width, Flavour::Wild);
+                    gram::combine_columns(&mut out, &a, &s, &b, &t);
+                    assert_same(&out, &naive::combine_columns(&a, &s, &b, &t))?;
                 }
 
                 #[test]

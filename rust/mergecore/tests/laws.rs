@@ -14,7 +14,7 @@ use mergecore::methods::{Base, Spec, METHODS};
 use mergecore::params::Kind;
 use mergecore::recipe::Recipe;
 use mergecore::run::Limits;
-use model::family::{ends, family, member, others, recipe, save, setting, settings, Make, Setting, MAKES};
+use model::family::{ends, family, member, others, recipe, recipes, save, setting, settings, Make, Setting, MAKES};
 use model::{formula, in_memory, plan, read_back, to_disk, Model, Run, RUN};
 use naive::methods::twin;
 use naive::numbers::ulp;
@@ -72,6 +72,7 @@ fn a_parameter_that_is_unknown_or_out_of_range_is_refused_by_name() {
             let bad = match param.kind {
                 Kind::Number { min, max } if min.is_finite() => vec![json!(min - 1e-9), json!(max + 1e-9), json!("nan"), json!("much")],
                 Kind::Number { .. } => vec![json!("nan"), json!("inf"), json!("-inf"), json!("much"), json!(true), json!({"a": 1})],
+                Kind::Whole { min, max } => vec![json!(min - 1.0), json!(max + 1.0), json!(min + 0.5), json!("nan"), json!("much")],
                 Kind::Flag => vec![json!(1), json!("true"), json!([true, false])],
                 Kind::Word { .. } => vec![json!("nothing like it"), json!(1)],
             };
@@ -128,14 +129,13 @@ fn every_method_is_its_formula() {
     for make in MAKES {
         let family = family(make);
         for spec in METHODS {
-            for (i, setting) in all_settings(spec).iter().enumerate() {
-                let mut recipe = recipe(spec, setting);
+            for (i, mut recipe) in all_settings(spec).iter().flat_map(|setting| recipes(spec, setting)).enumerate() {
                 // Each setting meets another output type, and every other one another `onto`.
                 let dtype = [None, Some(Dtype::F32), Some(Dtype::BF16), Some(Dtype::F64), Some(Dtype::F16)][i % 5];
                 if let Some(dtype) = dtype {
                     recipe["dtype"] = json!(dtype.name());
                 }
-                if spec.base == Base::Required && i % 2 == 1 {
+                if !recipe["base_model"].is_null() && i % 2 == 1 {
                     recipe["onto"] = json!("a");
                 }
                 let Ok(parsed) = Recipe::parse(&recipe.to_string(), false) else { continue };
@@ -152,8 +152,7 @@ fn neither_threads_nor_tiles_nor_the_disk_can_be_seen_in_the_bytes() {
         let (family, dir) = (family(make), tempfile::tempdir().unwrap());
         save(&family, dir.path());
         for spec in METHODS {
-            for (i, setting) in settings(spec, others).iter().enumerate() {
-                let recipe = recipe(spec, setting);
+            for (i, recipe) in settings(spec, others).iter().flat_map(|setting| recipes(spec, setting)).enumerate() {
                 let once = in_memory(&family, &recipe, Run { threads: 1, tile: 1 << 20, ..RUN }).unwrap();
                 for (threads, tile) in [(1, 1), (2, 1), (3, 1), (2, 40_000), (3, 1 << 20)] {
                     let again = in_memory(&family, &recipe, Run { threads, tile, ..RUN }).unwrap();
@@ -173,8 +172,7 @@ fn less_memory_changes_no_byte() {
     let (family, dir) = (family(Make::Mixed), tempfile::tempdir().unwrap());
     save(&family, dir.path());
     for spec in METHODS {
-        for setting in settings(spec, others) {
-            let recipe = recipe(spec, &setting);
+        for recipe in settings(spec, others).iter().flat_map(|setting| recipes(spec, setting)) {
             let plan = plan(dir.path(), &recipe).unwrap();
             let choose = |cap: u64| Limits::choose(&plan, Some(3), Some(cap), None);
             let (mut refused, mut enough) = (0, Limits::choose(&plan, Some(3), None, None).unwrap().bytes(&plan));
@@ -207,16 +205,23 @@ fn equal_inputs_come_back_unchanged() {
         let base = family(make).swap_remove(0).1;
         let same: Vec<(String, Model)> = ["base", "a", "b", "c"].map(|name| (name.to_string(), base.clone())).into();
         for spec in METHODS {
-            // No task vector is left of equal models, whatever is done with it; a mean of weights is one if they sum to 1.
-            let vectors = spec.base == Base::Required;
-            let some = if vectors { all_settings(spec) } else { vec![Setting::new()] };
-            for setting in some {
-                let merged = in_memory(&same, &recipe(spec, &setting), RUN).unwrap();
+            let mut requests = recipes(spec, &Setting::new());
+            requests.extend(all_settings(spec).iter().flat_map(|setting| recipes(spec, setting)));
+            for (i, request) in requests.into_iter().enumerate() {
+                // No task vector is left of equal models, whatever is done with it; a mean of weights is one if they sum to 1.
+                let vectors = !request["base_model"].is_null();
+                if !vectors && i > 0 {
+                    continue;
+                }
+                let Ok(merged) = in_memory(&same, &request, RUN) else {
+                    assert!(Recipe::parse(&request.to_string(), false).is_err(), "{request}");
+                    continue;
+                };
                 for part in merged.float_parts() {
                     for (got, want) in part.values().into_iter().zip(base.part(&part.name).values()) {
                         let digits = matches!(part.dtype, Dtype::F32 | Dtype::F64) && !vectors;
                         let slack = if digits { 2.0 * ulp(part.dtype, want) } else { 0.0 };
-                        assert!((got - want).abs() <= slack, "{} {setting:?}: {} has {got:e} for {want:e}", spec.name, part.name);
+                        assert!((got - want).abs() <= slack, "{request}: {} has {got:e} for {want:e}", part.name);
                     }
                 }
             }
@@ -239,16 +244,16 @@ fn what_is_finite_stays_finite() {
     }
     for spec in METHODS {
         let mut merges = 0;
-        for setting in all_settings(spec) {
-            match in_memory(&members, &recipe(spec, &setting), RUN) {
+        for request in all_settings(spec).iter().flat_map(|setting| recipes(spec, setting)) {
+            match in_memory(&members, &request, RUN) {
                 Ok(merged) => {
                     merges += 1;
                     for part in merged.float_parts() {
-                        assert!(part.values().iter().all(|x| x.is_finite()), "{} {setting:?}: {}", spec.name, part.name);
+                        assert!(part.values().iter().all(|x| x.is_finite()), "{request}: {}", part.name);
                     }
                 }
                 // Weights that sum to nothing may be refused; nothing else may.
-                Err(e) => assert!(e.kind == Wrong::Recipe && e.message.contains("weights"), "{} {setting:?}: {e}", spec.name),
+                Err(e) => assert!(e.kind == Wrong::Recipe && e.message.contains("weights"), "{request}: {e}"),
             }
         }
         assert!(merges > spec.params.len(), "{}", spec.name);
@@ -262,12 +267,14 @@ fn weights_that_cancel_are_refused_or_harmless() {
     for spec in METHODS.iter().filter(|spec| spec.params.iter().any(|p| p.name == "weight")) {
         for weights in [[1.0, -0.9999999999], [1e-50, 1e-50], [0.0, 0.0], [1e39, 1.0]] {
             let setting = Setting::from_iter([("weight".to_string(), json!([weights[0], weights[1], 0.0]))]);
-            match in_memory(&family, &recipe(spec, &setting), RUN) {
-                Ok(merged) => {
-                    let finite = merged.float_parts().all(|part| part.values().iter().all(|x| x.is_finite()));
-                    assert!(finite, "{} makes NaN or infinities of the weights {weights:?}", spec.name);
+            for request in recipes(spec, &setting) {
+                match in_memory(&family, &request, RUN) {
+                    Ok(merged) => {
+                        let finite = merged.float_parts().all(|part| part.values().iter().all(|x| x.is_finite()));
+                        assert!(finite, "NaN or infinities are made of the weights: {request}");
+                    }
+                    Err(e) => assert!(e.kind == Wrong::Recipe && e.message.contains("weight"), "{e}"),
                 }
-                Err(e) => assert!(e.kind == Wrong::Recipe && e.message.contains("weight"), "{e}"),
             }
         }
     }
@@ -293,8 +300,7 @@ fn the_seed_decides_where_chance_does() {
 fn the_order_of_the_models_matters_where_the_method_says_so() {
     let family = family(Make::Plain);
     for spec in METHODS {
-        for setting in settings(spec, others) {
-            let one_way = recipe(spec, &setting);
+        for one_way in settings(spec, others).iter().flat_map(|setting| recipes(spec, setting)) {
             let mut other_way = one_way.clone();
             other_way["models"].as_array_mut().unwrap().reverse();
             let (one, other) = (in_memory(&family, &one_way, RUN).unwrap(), in_memory(&family, &other_way, RUN).unwrap());
@@ -309,7 +315,7 @@ fn the_order_of_the_models_matters_where_the_method_says_so() {
                     different += usize::from((x - y).abs() > steps as f64 * ulp(a.dtype, size));
                 }
             }
-            assert_eq!(different == 0, spec.order_free, "{}: {different} elements hang on the order of the models {setting:?}", spec.name);
+            assert_eq!(different == 0, spec.order_free, "{different} elements hang on the order of the models: {one_way}");
         }
     }
 }
@@ -356,7 +362,7 @@ fn a_parameter_left_out_has_its_default() {
 #[test]
 fn a_task_vector_scaled_by_nothing_leaves_what_it_is_added_to() {
     let family = family(Make::Mixed);
-    for spec in METHODS.iter().filter(|spec| spec.base == Base::Required) {
+    for spec in METHODS.iter().filter(|spec| spec.params.iter().any(|param| param.name == "lambda")) {
         let mut setting = setting(spec);
         setting.insert("lambda".into(), json!(0));
         let mut recipe = recipe(spec, &setting);

@@ -9,6 +9,7 @@ pub mod blend;
 pub mod bracket;
 pub mod cutoff;
 pub mod elect;
+pub mod gram;
 pub mod mask;
 pub mod select;
 pub mod thin;

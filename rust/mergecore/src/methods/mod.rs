@@ -17,13 +17,28 @@ use crate::params::{Param, Params};
 
 mod dare_linear;
 mod dare_ties;
+mod karcher;
 mod linear;
+mod model_stock;
+mod multislerp;
+mod nuslerp;
 mod slerp;
 mod task_arithmetic;
 mod ties;
 
 /// The registry. Everything that lists methods lists these.
-pub static METHODS: &[&Spec] = &[&linear::SPEC, &slerp::SPEC, &task_arithmetic::SPEC, &ties::SPEC, &dare_linear::SPEC, &dare_ties::SPEC];
+pub static METHODS: &[&Spec] = &[
+    &linear::SPEC,
+    &slerp::SPEC,
+    &nuslerp::SPEC,
+    &multislerp::SPEC,
+    &karcher::SPEC,
+    &task_arithmetic::SPEC,
+    &ties::SPEC,
+    &dare_linear::SPEC,
+    &dare_ties::SPEC,
+    &model_stock::SPEC,
+];
 
 /// A method as the world sees it.
 pub struct Spec {
@@ -146,6 +161,8 @@ pub struct Block<'a, R> {
     pub number: usize,
     /// The index of its first element in the tensor.
     pub first: u64,
+    /// The tensor's axes.
+    pub shape: &'a [u64],
     /// The length of the tensor's last axis; 1 for a tensor without axes.
     pub row: usize,
     /// The base's values, where there is one.

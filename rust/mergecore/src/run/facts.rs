@@ -63,7 +63,7 @@ impl Survey {
         dyn Method: Formula<R>,
     {
         let (job, seed, number, first) = place;
-        let (name, row) = (job.name.as_str(), job.row());
+        let (name, shape, row) = (job.name.as_str(), &job.shape[..], job.row());
         let mut seen = std::mem::take(&mut desk.seen);
         load(desk)?;
         let has_base = matches!(job.work, Work::Merge { base: Some(_), .. });
@@ -71,14 +71,14 @@ impl Survey {
         match self {
             Survey::Sums { count, blocks } => {
                 let mut sums = vec![0.0; *count];
-                let mut block = Block { name, row, seed, number, first, base, inputs: &mut desk.inputs, out: &mut desk.out };
+                let mut block = Block { name, shape, row, seed, number, first, base, inputs: &mut desk.inputs, out: &mut desk.out };
                 method.sums(&mut block, facts, &mut sums);
                 blocks.lock().expect("no holder panics")[number * count..(number + 1) * count].copy_from_slice(&sums);
             }
             Survey::Largest(selectors) => {
                 seen.resize_with(selectors.len(), Seen::default);
                 for (which, selector) in selectors.iter().enumerate().filter(|(_, s)| s.wants(number)) {
-                    let mut block = Block { name, row, seed, number, first, base, inputs: &mut desk.inputs, out: &mut desk.out };
+                    let mut block = Block { name, shape, row, seed, number, first, base, inputs: &mut desk.inputs, out: &mut desk.out };
                     let values = method.magnitudes(&mut block, facts, which);
                     selector.observe(number, values, &mut seen[which]);
                 }

@@ -198,7 +198,8 @@ where
         let number = self.offset + block;
         let (job, seed, first) = (reader.job, recipe.seed, span.start);
         let base_row = reader.base.map(|_| &base[..]);
-        let mut place = Block { name: &job.name, row: job.row(), seed, number, first, inputs, base: base_row, out };
+        let (name, shape, row) = (job.name.as_str(), &job.shape[..], job.row());
+        let mut place = Block { name, shape, row, seed, number, first, inputs, base: base_row, out };
         reader.bound.method.merge(&mut place, facts);
         let onto = if reader.onto.is_some() { onto } else { &*base };
         let size = reader.job.dtype.size();

@@ -114,6 +114,16 @@ pub fn recipe(spec: &Spec, setting: &Setting) -> Json {
     recipe
 }
 
+/// The recipe, and for a method that takes a base or none, the one with a base as well.
+pub fn recipes(spec: &Spec, setting: &Setting) -> Vec<Json> {
+    let mut all = vec![recipe(spec, setting)];
+    if spec.base == Base::Optional {
+        all.push(all[0].clone());
+        all[1]["base_model"] = json!("base");
+    }
+    all
+}
+
 /// A setting in which no parameter is neutral: weights that differ and do not sum to 1, some density, some λ.
 ///
 /// All are sums of few powers of two, so that votes which cancel do so in any order: an election that hangs on a rounding is not what the
@@ -124,6 +134,7 @@ pub fn setting(spec: &Spec) -> Setting {
 
 fn spread(param: &Param, shares: [f64; 3], models: usize) -> Json {
     let number = |share: f64| match param.kind {
+        Kind::Whole { min, max } => json!((min + share * (max - min)).round()),
         Kind::Number { min, max } if min.is_finite() => json!(min + share * (max - min)),
         Kind::Number { .. } => json!(share),
         _ => param.default.json(),
@@ -134,9 +145,14 @@ fn spread(param: &Param, shares: [f64; 3], models: usize) -> Json {
     }
 }
 
-/// The other values that a parameter can take: every flag and word, another number.
+/// The other values that a parameter can take: every flag and word, another number, the least of a count.
 pub fn others(param: &Param, models: usize) -> Vec<Json> {
     match (param.kind, param.default) {
+        // A tolerance shows where it is small.
+        (Kind::Number { min, .. }, params::Default::Number(default)) if min.is_finite() && !param.per_model => {
+            vec![spread(param, [0.375, 0.75, 0.5], models), json!(default)]
+        }
+        (Kind::Whole { min, .. }, _) => vec![json!(min)],
         (Kind::Number { .. }, _) => vec![spread(param, [0.375, 0.75, 0.5], models)],
         (Kind::Flag, params::Default::Flag(default)) => vec![json!(!default)],
         (Kind::Word { words, .. }, params::Default::Word(default)) => words.iter().filter(|w| **w != default).map(|w| json!(w)).collect(),
@@ -148,6 +164,7 @@ pub fn others(param: &Param, models: usize) -> Vec<Json> {
 pub fn ends(param: &Param, models: usize) -> Vec<Json> {
     let numbers = match param.kind {
         Kind::Number { min, max } if min.is_finite() => vec![min, max],
+        Kind::Whole { min, max } => vec![min, max],
         Kind::Number { .. } => vec![0.0, -1.0, 2.0],
         _ => Vec::new(),
     };

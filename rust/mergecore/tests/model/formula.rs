@@ -47,6 +47,7 @@ fn tensors<R: Sample>(parts: &[&Part], recipe: &Recipe, family: &[(String, Model
     let values = |model: &String, name: &str| member(family, model).part(name).values().into_iter().map(R::of).collect::<Vec<R>>();
     let tensor = |part: &&Part| Tensor {
         name: part.name.clone(),
+        shape: part.shape.iter().map(|n| *n as usize).collect(),
         base: recipe.base.as_ref().map(|base| values(base, &part.name)),
         models: recipe.models().into_iter().map(|model| values(model, &part.name)).collect(),
         onto: recipe.onto.as_ref().map(|onto| values(onto, &part.name)),

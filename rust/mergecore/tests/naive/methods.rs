@@ -10,6 +10,7 @@ use mergecore::params::Params;
 /// One tensor of all models.
 pub struct Tensor<R> {
     pub name: String,
+    pub shape: Vec<usize>,
     pub base: Option<Vec<R>>,
     pub models: Rows<R>,
     pub onto: Option<Vec<R>>,
@@ -41,9 +42,13 @@ fn without_l1(params: &Params) -> bool {
     params.word("rescale") != "l1"
 }
 
-pub const TWINS: [Twin; 6] = [
+pub const TWINS: [Twin; 10] = [
     Twin { name: "linear", random: false, exact: always, narrow: linear, wide: linear },
     Twin { name: "slerp", random: false, exact: never, narrow: slerp, wide: slerp },
+    Twin { name: "nuslerp", random: false, exact: never, narrow: nuslerp, wide: nuslerp },
+    Twin { name: "multislerp", random: false, exact: never, narrow: multislerp, wide: multislerp },
+    Twin { name: "karcher", random: false, exact: never, narrow: karcher, wide: karcher },
+    Twin { name: "model_stock", random: false, exact: never, narrow: model_stock, wide: model_stock },
     Twin { name: "task_arithmetic", random: false, exact: always, narrow: task_arithmetic, wide: task_arithmetic },
     Twin { name: "ties", random: false, exact: without_l1, narrow: ties, wide: ties },
     Twin { name: "dare_linear", random: true, exact: without_l1, narrow: dare_linear, wide: dare_linear },
@@ -99,6 +104,177 @@ fn task_vectors<R: Sample>(tensor: &Tensor<R>) -> Rows<R> {
 fn model_again<R: Sample>(tensor: &Tensor<R>, delta: &[R], params: &Params) -> Vec<R> {
     let onto = tensor.onto.as_ref().or(tensor.base.as_ref()).expect("a method of task vectors has a base");
     attach(delta, onto, R::of(params.number("lambda")))
+}
+
+/// Task vectors where there is a base, else weights.
+fn vectors<R: Sample>(tensor: &Tensor<R>) -> Rows<R> {
+    if tensor.base.is_some() {
+        task_vectors(tensor)
+    } else {
+        tensor.models.clone()
+    }
+}
+
+/// θ = onto + Δ where there is a base, else Δ.
+fn onto_base<R: Sample>(tensor: &Tensor<R>, delta: Vec<R>) -> Vec<R> {
+    match tensor.onto.as_ref().or(tensor.base.as_ref()) {
+        Some(onto) => attach(&delta, onto, R::ONE),
+        None => delta,
+    }
+}
+
+/// The indices of a tensor's elements, vector by vector along its axis `axis`.
+fn along(shape: &[usize], axis: usize) -> Vec<Vec<usize>> {
+    let (Some(length), elements) = (shape.get(axis), shape.iter().product::<usize>()) else { return vec![vec![0]] };
+    let stride: usize = shape[axis + 1..].iter().product();
+    let starts = (0..elements).filter(|i| (i / stride).is_multiple_of(*length));
+    starts.map(|start| (0..*length).map(|i| start + i * stride).collect()).collect()
+}
+
+/// `merge` of each vector: picked out of every model's row, and put where it came from.
+fn each_vector<R: Sample>(rows: &Rows<R>, places: &[Vec<usize>], merge: impl Fn(&Rows<R>) -> Vec<R>) -> Vec<R> {
+    let mut out = rows[0].clone();
+    for place in places {
+        let picked: Rows<R> = rows.iter().map(|row| place.iter().map(|i| row[*i]).collect()).collect();
+        for (i, x) in place.iter().zip(merge(&picked)) {
+            out[*i] = x;
+        }
+    }
+    out
+}
+
+fn f64s<R: Sample>(x: &[R]) -> Vec<f64> {
+    x.iter().map(|x| x.f64()).collect()
+}
+
+fn dot<R: Sample>(a: &[R], b: &[R]) -> f64 {
+    sum(&products(a, b)).0
+}
+
+/// Σ fᵢxᵢ in f64, rounded at the end.
+fn mix<R: Sample>(rows: &Rows<R>, factors: &[f64]) -> Vec<R> {
+    (0..rows[0].len()).map(|k| R::of(rows.iter().zip(factors).map(|(x, f)| f * x[k].f64()).sum())).collect()
+}
+
+fn all_finite<R: Sample>(rows: &Rows<R>) -> bool {
+    rows.iter().flatten().all(|x| x.is_finite())
+}
+
+/// Δ = [sin((1−t)Ω) δ₁ + sin(tΩ) δ₂] / sin Ω, a straight line where cos Ω is ±1.
+fn nuslerp<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    let weight = params.each("weight");
+    let total = weight[0] + weight[1];
+    let t = if total.abs() < 1e-6 { 0.5 } else { weight[1] / total };
+    let one = |x: &Rows<R>| {
+        let norm = |x: &[R]| dot(x, x).sqrt().max(1e-7);
+        let cos = (dot(&x[0], &x[1]) / (norm(&x[0]) * norm(&x[1]))).clamp(-1.0, 1.0);
+        // As near to ±1 as the arithmetic can tell.
+        let straight = cos.is_nan() || 1.0 - cos.abs() < R::EPSILON / 4.0;
+        let omega = cos.acos();
+        let (s, t) = if straight { (1.0 - t, t) } else { (((1.0 - t) * omega).sin() / omega.sin(), (t * omega).sin() / omega.sin()) };
+        mix(x, &[s, t])
+    };
+    let merge = |tensor: &Tensor<R>| {
+        let places = match (params.flag("nuslerp_flatten"), params.flag("nuslerp_row_wise")) {
+            (true, _) => vec![(0..tensor.models[0].len()).collect()],
+            (false, true) => along(&tensor.shape, 0),
+            (false, false) => along(&tensor.shape, tensor.shape.len().max(1) - 1),
+        };
+        onto_base(tensor, each_vector(&vectors(tensor), &places, one))
+    };
+    model.iter().map(merge).collect()
+}
+
+/// Δ = Σ wᵢ‖δᵢ‖ · m/‖m‖, m = Σ wᵢδᵢ / (‖δᵢ‖ + eps)
+fn multislerp<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    let (mut weights, eps) = (params.each("weight"), params.number("eps"));
+    if params.flag("normalize_weights") {
+        let total = sum(&weights).0;
+        weights.iter_mut().for_each(|w| *w /= total);
+    }
+    let one = |x: &Rows<R>| {
+        if x.len() == 1 {
+            return x[0].clone();
+        }
+        let norms: Vec<f64> = x.iter().map(|x| dot(x, x).sqrt()).collect();
+        let shares: Vec<f64> = norms.iter().zip(&weights).map(|(n, w)| if n + eps > 0.0 { w / (n + eps) } else { 0.0 }).collect();
+        let mean: Vec<f64> = (0..x[0].len()).map(|k| x.iter().zip(&shares).map(|(x, s)| s * x[k].f64()).sum()).collect();
+        let length = dot(&mean, &mean).sqrt();
+        let terms: f64 = norms.iter().zip(&shares).map(|(n, s)| (n * s).abs()).sum();
+        if !all_finite(x) || length < eps || length <= 1e-7 * terms {
+            return mix(x, &weights);
+        }
+        let size: f64 = norms.iter().zip(&weights).map(|(n, w)| n * w).sum();
+        mean.iter().map(|m| R::of(m / length * size)).collect()
+    };
+    model.iter().map(|tensor| onto_base(tensor, one(&vectors(tensor)))).collect()
+}
+
+/// The mean on the sphere, by steps along the mean of the arcs; every vector at full length.
+fn karcher<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    let (steps, tol) = (params.number("max_iter") as usize, params.number("tol"));
+    let merge = |tensor: &Tensor<R>| {
+        let (x, n) = (&tensor.models, tensor.models.len() as f64);
+        if x.len() == 1 || !all_finite(x) {
+            return mix(x, &vec![1.0 / n; x.len()]);
+        }
+        let norms: Vec<f64> = x.iter().map(|x| dot(x, x).sqrt()).collect();
+        let long = x.iter().zip(&norms).filter(|(_, norm)| **norm > tol);
+        let directions: Vec<Vec<f64>> = long.map(|(x, norm)| f64s(x).iter().map(|x| x / norm).collect()).collect();
+        let Some(first) = directions.first() else { return vec![R::ZERO; x[0].len()] };
+        let share = 1.0 / directions.len() as f64;
+        let unit = |x: &[f64]| -> Vec<f64> {
+            let length = dot(x, x).sqrt();
+            x.iter().map(|v| v / length).collect()
+        };
+        let mut mean: Vec<f64> = (0..first.len()).map(|k| directions.iter().map(|u| share * u[k]).sum()).collect();
+        mean = if dot(&mean, &mean).sqrt() < tol.max(1e-7) { first.clone() } else { unit(&mean) };
+        for _ in 0..steps {
+            let mut step = vec![0.0; first.len()];
+            for u in &directions {
+                let cos = dot(u, &mean).clamp(-1.0, 1.0);
+                let (angle, sin) = (cos.acos(), (1.0 - cos * cos).sqrt());
+                if angle >= tol && sin >= 1e-6 {
+                    let arc = u.iter().zip(&mean).map(|(u, m)| share * angle / sin * (u - cos * m));
+                    step.iter_mut().zip(arc).for_each(|(s, a)| *s += a);
+                }
+            }
+            let length = dot(&step, &step).sqrt();
+            if length < tol.max(1e-12) {
+                break;
+            }
+            mean = unit(&mean.iter().zip(&step).map(|(m, s)| length.cos() * m + length.sin() / length * s).collect::<Vec<_>>());
+        }
+        let size = sum(&norms).0 / n;
+        mean.iter().map(|m| R::of(size * m)).collect()
+    };
+    model.iter().map(merge).collect()
+}
+
+/// θ = θ₀ + t Σ δᵢ / N, t = Nc / (1 + (N−1) c)
+fn model_stock<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    let one = |x: &Rows<R>| {
+        let n = x.len() as f64;
+        let mut cosines = Vec::new();
+        for (i, a) in x.iter().enumerate() {
+            for b in &x[i + 1..] {
+                cosines.push((dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt()).max(1e-6)).clamp(-1.0, 1.0));
+            }
+        }
+        let cos = sum(&cosines).0 / cosines.len() as f64;
+        let divisor = 1.0 + (n - 1.0) * cos;
+        let t = if divisor.abs() < 1e-6 || !all_finite(x) { 0.0 } else { n * cos / divisor };
+        let t = if params.flag("clamp") { t.clamp(0.0, 1.0) } else { t };
+        mix(x, &vec![t / n; x.len()])
+    };
+    let merge = |tensor: &Tensor<R>| {
+        let places = match params.flag("filter_wise") {
+            true => along(&tensor.shape, tensor.shape.len().max(1) - 1),
+            false => vec![(0..tensor.models[0].len()).collect()],
+        };
+        onto_base(tensor, each_vector(&task_vectors(tensor), &places, one))
+    };
+    model.iter().map(merge).collect()
 }
 
 /// Δ = Σ wᵢδᵢ (over Σ wᵢ if normalize)

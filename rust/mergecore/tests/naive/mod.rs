@@ -89,6 +89,23 @@ pub fn in_pairs(x: &[f64]) -> f64 {
     level.first().copied().unwrap_or(0.0)
 }
 
+// gram
+
+/// The dot products of each row with itself and those after it.
+pub fn dots<R: Sample>(rows: &[Vec<R>]) -> Vec<f64> {
+    (0..rows.len()).flat_map(|i| (i..rows.len()).map(move |j| in_lanes(&products(&rows[i], &rows[j])))).collect()
+}
+
+/// Those of the columns of two matrices, from the top.
+pub fn dots_of_columns<R: Sample>(a: &[R], b: &[R], columns: usize) -> Vec<f64> {
+    let column = |x: &[R], j: usize| x.iter().skip(j).step_by(columns).copied().collect::<Vec<R>>();
+    (0..columns).map(|j| products(&column(a, j), &column(b, j)).iter().fold(0.0, |sum, x| sum + x)).collect()
+}
+
+pub fn combine_columns<R: Sample>(a: &[R], s: &[R], b: &[R], t: &[R]) -> Vec<R> {
+    (0..a.len()).map(|i| a[i] * s[i % s.len()] + b[i] * t[i % t.len()]).collect()
+}
+
 // select
 
 /// Which elements are the `keep` largest by magnitude; of those tied, the lowest indices.
