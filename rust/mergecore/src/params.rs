@@ -49,7 +49,8 @@ pub enum Default {
 pub const ANY: Kind = Kind::Number { min: f64::NEG_INFINITY, max: f64::INFINITY };
 const FRACTION: Kind = Kind::Number { min: 0.0, max: 1.0 };
 
-const PLAIN: Param = Param { name: "", per_model: false, kind: ANY, default: Default::Number(1.0), file_default: None, doc: "" };
+/// What a parameter is unless it says otherwise.
+pub const PLAIN: Param = Param { name: "", per_model: false, kind: ANY, default: Default::Number(1.0), file_default: None, doc: "" };
 
 // The parameters that several methods share. `..` in a method's list changes a default, never a meaning.
 pub const WEIGHT: Param = Param {

@@ -4,6 +4,7 @@
 //! same bytes come out on every processor and for any number of threads. Each has a twin in `tests/naive`, written as obviously as
 //! possible, that random inputs are held against.
 
+pub mod active;
 pub mod angle;
 pub mod blend;
 pub mod bracket;

@@ -18,12 +18,27 @@ use crate::params::{Param, Params};
 mod dare_linear;
 mod dare_ties;
 mod linear;
+mod nearswap;
+mod passthrough;
+mod ram;
+mod ramplus_tl;
 mod slerp;
 mod task_arithmetic;
 mod ties;
 
 /// The registry. Everything that lists methods lists these.
-pub static METHODS: &[&Spec] = &[&linear::SPEC, &slerp::SPEC, &task_arithmetic::SPEC, &ties::SPEC, &dare_linear::SPEC, &dare_ties::SPEC];
+pub static METHODS: &[&Spec] = &[
+    &linear::SPEC,
+    &slerp::SPEC,
+    &task_arithmetic::SPEC,
+    &ties::SPEC,
+    &dare_linear::SPEC,
+    &dare_ties::SPEC,
+    &ram::SPEC,
+    &ramplus_tl::SPEC,
+    &nearswap::SPEC,
+    &passthrough::SPEC,
+];
 
 /// A method as the world sees it.
 pub struct Spec {

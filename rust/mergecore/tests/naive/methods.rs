@@ -41,13 +41,17 @@ fn without_l1(params: &Params) -> bool {
     params.word("rescale") != "l1"
 }
 
-pub const TWINS: [Twin; 6] = [
+pub const TWINS: &[Twin] = &[
     Twin { name: "linear", random: false, exact: always, narrow: linear, wide: linear },
     Twin { name: "slerp", random: false, exact: never, narrow: slerp, wide: slerp },
     Twin { name: "task_arithmetic", random: false, exact: always, narrow: task_arithmetic, wide: task_arithmetic },
     Twin { name: "ties", random: false, exact: without_l1, narrow: ties, wide: ties },
     Twin { name: "dare_linear", random: true, exact: without_l1, narrow: dare_linear, wide: dare_linear },
     Twin { name: "dare_ties", random: true, exact: without_l1, narrow: dare_ties, wide: dare_ties },
+    Twin { name: "ram", random: false, exact: always, narrow: ram, wide: ram },
+    Twin { name: "ramplus_tl", random: false, exact: always, narrow: ramplus_tl, wide: ramplus_tl },
+    Twin { name: "nearswap", random: false, exact: always, narrow: nearswap, wide: nearswap },
+    Twin { name: "passthrough", random: false, exact: always, narrow: passthrough, wide: passthrough },
 ];
 
 pub fn twin(method: &str) -> &'static Twin {
@@ -182,4 +186,67 @@ fn dare_linear<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64) -> Ro
 
 fn dare_ties<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64) -> Rows<R> {
     elected(model, &dropped(model, params, seed, params.word("scope") == "model"), params)
+}
+
+/// Σ δᵢ over |A| where |δᵢ| > ε; what only one model changes is multiplied by its factor.
+fn over_the_active<R: Sample>(tensor: &Tensor<R>, deltas: &Rows<R>, params: &Params, alone: &[f64]) -> Vec<R> {
+    let epsilon = R::of(params.number("epsilon"));
+    let one = |j: usize| {
+        let active: Vec<usize> = (0..deltas.len()).filter(|i| deltas[*i][j].abs() > epsilon).collect();
+        let sum = active.iter().fold(R::ZERO, |sum, i| sum + deltas[*i][j]);
+        match active[..] {
+            [] => R::ZERO,
+            [i] => sum * R::of(alone[i]),
+            _ => sum / R::of(active.len() as f64),
+        }
+    };
+    let delta: Vec<R> = (0..tensor.models[0].len()).map(one).collect();
+    model_again(tensor, &delta, params)
+}
+
+fn ram<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    model.iter().map(|tensor| over_the_active(tensor, &task_vectors(tensor), params, &vec![1.0; params.models])).collect()
+}
+
+/// As `ram`, each model's factor being 1 + r·clamp(shared / own, 0, α).
+fn ramplus_tl<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    let merge = |tensor: &Tensor<R>| {
+        let (deltas, epsilon) = (task_vectors(tensor), params.number("epsilon"));
+        let active = |i: usize, j: usize| deltas[i][j].abs() > R::of(epsilon);
+        let factor = |i: usize| {
+            let (mut shared, mut own) = (0.0, 0.0);
+            for j in (0..deltas[i].len()).filter(|j| active(i, *j)) {
+                match (0..deltas.len()).filter(|other| active(*other, j)).count() {
+                    1 => own += 1.0,
+                    _ => shared += 1.0,
+                }
+            }
+            let ratio: f64 = if shared == 0.0 { 0.0 } else { shared / f64::max(own, epsilon) };
+            1.0 + params.number("r") * if ratio < 0.0 { 0.0 } else { ratio }.min(params.number("alpha"))
+        };
+        let factors: Vec<f64> = (0..deltas.len()).map(factor).collect();
+        over_the_active(tensor, &deltas, params, &factors)
+    };
+    model.iter().map(merge).collect()
+}
+
+/// δ·ω, ω = clamp(t / max(|δ|, 1e-6), 0, 1)
+fn nearswap<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    let share = |delta: R| {
+        let size = if delta.abs() > R::of(1e-6) { delta.abs() } else { R::of(1e-6) };
+        match R::of(params.number("t")) / size {
+            share if share <= R::ZERO => R::ZERO,
+            share if share >= R::ONE => R::ONE,
+            share => share,
+        }
+    };
+    let merge = |tensor: &Tensor<R>| {
+        let delta: Vec<R> = task_vectors(tensor)[0].iter().map(|delta| *delta * share(*delta)).collect();
+        model_again(tensor, &delta, params)
+    };
+    model.iter().map(merge).collect()
+}
+
+fn passthrough<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    model.iter().map(|tensor| scale(&tensor.models[0], R::of(params.each("scale")[0]))).collect()
 }
