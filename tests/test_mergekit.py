@@ -3,7 +3,7 @@
 Runs where MERGECORE_MERGEKIT names a Python that has mergekit (0.1.5 is what this was written
 against). mergekit is told to compute in float32, as mergecore does; neither the output's rounding
 nor the order of its own roundings is compared, hence one ulp. DARE's masks are random and another
-generator's, so only densities that leave nothing to chance are compared.
+generator's, as are DELLA's, so only densities that leave nothing to chance are compared.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pytest
 
 import checkpoints
 import mergecore
+import naive
 from mergecore import recipe as mergecore_recipe
 
 PYTHON = os.environ.get("MERGECORE_MERGEKIT")
@@ -35,7 +36,7 @@ DTYPES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "tied": "bfloa
 def recipe(family: str, method: str, *models: str, each: Sequence[dict], **shared: object) -> dict:
     """A recipe as its file has it, models relative to the family's folder."""
     listed = [{"model": m, "parameters": p} for m, p in zip(models, each, strict=True)]
-    base = {} if method == "linear" else {"base_model": "base"}
+    base = {} if method in ("linear", "passthrough") else {"base_model": "base"}
     dtypes = {"dtype": "float32", "out_dtype": DTYPES[family]}
     return {"merge_method": method, "models": listed, "parameters": shared, **base, **dtypes}
 
@@ -79,6 +80,32 @@ CASES = {
     "dare-linear": _case("bf16", "dare_linear", AB, weights(0.5, 0.9, density=(1, 0))),
     "dare-ties": _case("f32", "dare_ties", AB, weights(0.5, 0.9), **{"lambda": 0.8}),
     "dare-ties-mean": _case("f16", "dare_ties", AB, weights(0.5, 0.9), normalize=True),
+    "della": _case("bf16", "della", AB, weights(0.5, 0.9, density=(1, 0))),
+    "della-all": _case("f32", "della", AB, weights(0.5, 0.9)),
+    "della-linear": _case("f16", "della_linear", AB, weights(0.5, 0.9, density=(0, 1))),
+    "crumbs": _case("bf16", "breadcrumbs", AB, weights(0.5, 0.5, density=(0.9, 0.3))),
+    "crumbs-few": _case("f32", "breadcrumbs", AB, weights(1, 0.3, density=(0.001, 0.1)), gamma=0.2),
+    "crumbs-many": _case("f16", "breadcrumbs", AB, weights(1, -0.4, density=(0.9, 1)), gamma=0.5),
+    "crumbs-l1": _case("f32", "breadcrumbs", AB, weights(1, 1, density=(0.5, 0.7)), rescale=True),
+    "crumbs-ties": _case("f32", "breadcrumbs_ties", AB, weights(1, 0.5, density=(0.5, 0.7))),
+    "crumbs-large": _case("tied", "breadcrumbs_ties", AB, weights(1, 1, density=(0.3, 0.6))),
+    "sce": _case("bf16", "sce", AB, NONE),
+    "sce-half": _case("f32", "sce", AB, NONE, select_topk=0.5),
+    "sce-far": _case("f32", "sce", [*AB, "far"], [*NONE, {}], select_topk=0.3),
+    "sce-one": _case("f32", "sce", ["a"], [{}], select_topk=0.5),
+    "sce-large": _case("tied", "sce", [*AB, "far"], [*NONE, {}], select_topk=0.1),
+    "ram": _case("bf16", "ram", AB, NONE),
+    "ram-three": _case("f32", "ram", [*AB, "far"], [*NONE, {}], epsilon=4e-4),
+    "ramplus": _case("f32", "ramplus_tl", AB, NONE),
+    "ramplus-three": _case(
+        "f16", "ramplus_tl", [*AB, "far"], [*NONE, {}], epsilon=3e-4, r=0.7, alpha=5
+    ),
+    "nearswap": _case("bf16", "nearswap", ["a"], [{}], t=2e-4),
+    "nearswap-far": _case("f32", "nearswap", ["far"], [{}], t=0.01),
+    "fusion": _case("f32", "arcee_fusion", ["far"], [{}]),
+    "fusion-bf16": _case("bf16", "arcee_fusion", ["far"], [{}]),
+    "passthrough": _case("bf16", "passthrough", ["a"], [{}]),
+    "passthrough-scale": _case("f32", "passthrough", ["a"], [{"scale": 0.7}]),
 }
 
 
@@ -125,9 +152,9 @@ def test_a_recipe_gives_what_mergekit_gives(name, merged, families, tmp_path):
         assert actual.dtype == expected.dtype, tensor
         assert actual.shape == expected.shape, tensor
         of_models = {model: state[tensor] for model, state in inputs.items()}
-        if content["merge_method"] == "ties":
-            same = (actual == expected) | tied(content, of_models)
-            if content["parameters"].get("rescale"):
+        if content["merge_method"] in SELECTING:
+            same = (actual == expected) | SELECTING[content["merge_method"]](content, of_models)
+            if content["merge_method"] != "ties" or content["parameters"].get("rescale"):
                 # Its factor is a reduction: ours in float64, theirs in float32. It multiplies a delta
                 # that then nearly cancels a weight: a few ulps of the small rest.
                 same |= within(4, actual, expected, *of_models.values())
@@ -154,10 +181,46 @@ def tied(content: dict, inputs: dict[str, np.ndarray]) -> np.ndarray:
         density = entry["parameters"].get("density", 1)
         if 0 < density < 1:
             keep = max(1, int(density * magnitudes.size))
-            threshold = np.sort(magnitudes, axis=None)[-keep]
-            if np.count_nonzero(magnitudes >= threshold) > keep:
-                result |= magnitudes == threshold
+            places = [keep]
+            if content["merge_method"] != "ties":
+                top = int(content["parameters"].get("gamma", 0.01) * magnitudes.size)
+                top = min(top, magnitudes.size - int(density * magnitudes.size))
+                places = [top, top + int(density * magnitudes.size)]
+            for keep in filter(None, places):
+                threshold = np.sort(magnitudes, axis=None)[-keep]
+                if np.count_nonzero(magnitudes >= threshold) > keep:
+                    result |= magnitudes == threshold
     return result
+
+
+def alike(content: dict, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Elements whose variance is the last that SCE selects, but for mergekit's roundings."""
+    base = inputs["base"].astype(np.float64)
+    deltas = [x.astype(np.float64) - base for model, x in inputs.items() if model != "base"]
+    variance, topk = np.var(deltas, axis=0), content["parameters"].get("select_topk", 1)
+    keep = int(np.count_nonzero(variance) * topk)
+    if topk == 1 or keep == 0:
+        return np.zeros(base.shape, bool)
+    return np.isclose(variance, np.sort(variance, axis=None)[-keep], rtol=1e-5, atol=0)
+
+
+def fused(content: dict, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Elements near Arcee Fusion's threshold: divergences are float32 in mergekit, in ours not."""
+    base, other = (inputs[model].astype(np.float64) for model in ("base", "far"))
+    p, q = (naive.softmax(x) + 1e-8 for x in (other, base))
+    importance = np.abs(other - base) * (p * np.log(p / q)).sum(axis=-1, keepdims=True)
+    places = [int(q * (importance.size - 1)) for q in (0.25, 0.5, 0.75)]
+    low, middle, high = np.sort(importance, axis=None)[places]
+    return np.isclose(importance, middle + 1.5 * (high - low), rtol=2e-3, atol=0)
+
+
+SELECTING = {
+    "ties": tied,
+    "breadcrumbs": tied,
+    "breadcrumbs_ties": tied,
+    "sce": alike,
+    "arcee_fusion": fused,
+}
 
 
 def write_family(folder: Path, family: str, seed: int) -> None:

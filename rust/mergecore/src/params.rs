@@ -71,6 +71,22 @@ pub const DENSITY: Param = Param {
     doc: "fraction of each task vector that is kept",
     ..PLAIN
 };
+pub const GAMMA: Param = Param {
+    name: "gamma",
+    per_model: true,
+    kind: FRACTION,
+    default: Default::Number(0.01),
+    doc: "fraction of each task vector that is dropped as outliers, the largest",
+    ..PLAIN
+};
+pub const EPSILON: Param = Param {
+    name: "epsilon",
+    per_model: true,
+    kind: Kind::Number { min: 0.0, max: 0.5 },
+    default: Default::Number(0.15),
+    doc: "how far the smallest and the largest element of a row are from density in their probability of being kept",
+    ..PLAIN
+};
 pub const RESCALE: Param = Param {
     name: "rescale",
     kind: Kind::Word { words: &["inverse", "l1", "none"], flags: Some(("l1", "none")) },

@@ -15,13 +15,19 @@ use crate::error::{did_you_mean, Error, Result};
 use crate::kernels::cutoff::Cutoff;
 use crate::params::{Param, Params};
 
+mod arcee_fusion;
+mod breadcrumbs;
+mod breadcrumbs_ties;
 mod dare_linear;
 mod dare_ties;
+mod della;
+mod della_linear;
 mod linear;
 mod nearswap;
 mod passthrough;
 mod ram;
 mod ramplus_tl;
+mod sce;
 mod slerp;
 mod task_arithmetic;
 mod ties;
@@ -34,9 +40,15 @@ pub static METHODS: &[&Spec] = &[
     &ties::SPEC,
     &dare_linear::SPEC,
     &dare_ties::SPEC,
+    &della::SPEC,
+    &della_linear::SPEC,
+    &breadcrumbs::SPEC,
+    &breadcrumbs_ties::SPEC,
+    &sce::SPEC,
     &ram::SPEC,
     &ramplus_tl::SPEC,
     &nearswap::SPEC,
+    &arcee_fusion::SPEC,
     &passthrough::SPEC,
 ];
 

@@ -47,6 +47,7 @@ fn tensors<R: Sample>(parts: &[&Part], recipe: &Recipe, family: &[(String, Model
     let values = |model: &String, name: &str| member(family, model).part(name).values().into_iter().map(R::of).collect::<Vec<R>>();
     let tensor = |part: &&Part| Tensor {
         name: part.name.clone(),
+        row: part.shape.last().map_or(1, |n| *n as usize).max(1),
         base: recipe.base.as_ref().map(|base| values(base, &part.name)),
         models: recipe.models().into_iter().map(|model| values(model, &part.name)).collect(),
         onto: recipe.onto.as_ref().map(|onto| values(onto, &part.name)),
