@@ -83,7 +83,14 @@ def dare_ties(
 
 
 def breadcrumbs(
-    models, base, weights=None, density=0.15, gamma=0.01, lambda_=1.0, normalize=False, rescale="none"
+    models,
+    base,
+    weights=None,
+    density=0.1,
+    gamma=0.01,
+    lambda_=1.0,
+    normalize=False,
+    rescale="none",
 ) -> Array:
     base, deltas = _deltas(models, base)
     kept = [crumbs(d, density, gamma, rescale) for d in deltas]
@@ -91,7 +98,14 @@ def breadcrumbs(
 
 
 def breadcrumbs_ties(
-    models, base, weights=None, density=0.15, gamma=0.01, lambda_=1.0, normalize=False, rescale="none"
+    models,
+    base,
+    weights=None,
+    density=0.1,
+    gamma=0.01,
+    lambda_=1.0,
+    normalize=False,
+    rescale="none",
 ) -> Array:
     base, deltas = _deltas(models, base)
     kept = [crumbs(d, density, gamma, rescale) for d in deltas]
@@ -148,7 +162,7 @@ def ramplus_tl(models, base, r=0.1, alpha=0.2, epsilon=1e-5, lambda_=1.0) -> Arr
     return base + total / np.maximum(count, 1).astype(base.dtype) * one(lambda_)
 
 
-def nearswap(models, base, t=0.001, lambda_=1.0) -> Array:
+def nearswap(models, base, t=0.0001, lambda_=1.0) -> Array:
     base, (delta,) = _deltas(models, base)
     share = np.clip(t / np.maximum(np.abs(delta), 1e-6), 0, 1).astype(delta.dtype)
     return base + delta * share * delta.dtype.type(lambda_)

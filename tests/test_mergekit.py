@@ -145,8 +145,9 @@ def test_a_recipe_gives_what_mergekit_gives(name, merged, families, tmp_path):
     names |= dict.fromkeys(entry["model"] for entry in content["models"])
     inputs = {model: checkpoints.load(families[family] / model) for model in names}
     # Sine and arc cosine are float32 in mergekit: it is up to 1.9 ulps from the formula in float64,
-    # and mergecore, whose angles are float64, up to 1.4. Only a float32 output shows it.
-    ulps = 2 if content["merge_method"] == "slerp" and family == "f32" else 1
+    # and mergecore, whose angles are float64, up to 1.4. Only a float32 output shows it. Nor does
+    # mergekit's nearswap add a change to the base: it takes shares of two weights, and rounds more.
+    ulps = {"slerp": 2, "nearswap": 3}.get(content["merge_method"], 1) if family == "f32" else 1
     for tensor, expected in theirs.items():
         actual = ours[tensor]
         assert actual.dtype == expected.dtype, tensor
@@ -155,8 +156,8 @@ def test_a_recipe_gives_what_mergekit_gives(name, merged, families, tmp_path):
         if content["merge_method"] in SELECTING:
             same = (actual == expected) | SELECTING[content["merge_method"]](content, of_models)
             if content["merge_method"] != "ties" or content["parameters"].get("rescale"):
-                # Its factor is a reduction: ours in float64, theirs in float32. It multiplies a delta
-                # that then nearly cancels a weight: a few ulps of the small rest.
+                # A factor is a reduction: ours in float64, theirs in float32. It multiplies a
+                # delta that then nearly cancels a weight: a few ulps of the small rest.
                 same |= within(4, actual, expected, *of_models.values())
         else:
             same = within(ulps, actual, expected, *of_models.values())

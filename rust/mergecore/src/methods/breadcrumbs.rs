@@ -21,7 +21,7 @@ pub const SPEC: Spec = Spec {
     models: (1, usize::MAX),
     params: &[
         WEIGHT,
-        Param { default: Default::Number(0.15), ..DENSITY },
+        Param { default: Default::Number(0.1), ..DENSITY },
         GAMMA,
         LAMBDA,
         NORMALIZE,

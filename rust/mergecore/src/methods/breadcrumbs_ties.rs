@@ -20,7 +20,7 @@ pub const SPEC: Spec = Spec {
     models: (1, usize::MAX),
     params: &[
         WEIGHT,
-        Param { default: Default::Number(0.15), ..DENSITY },
+        Param { default: Default::Number(0.1), ..DENSITY },
         GAMMA,
         LAMBDA,
         Param { doc: "divide by the weights that agree (a mean rather than a sum)", ..NORMALIZE },

@@ -17,7 +17,7 @@ pub const SPEC: Spec = Spec {
     models: (1, 1),
     params: &[
         Param {
-            default: Default::Number(0.001),
+            default: Default::Number(0.0001),
             doc: "how far an element may move: elements nearer than this are swapped, others move by this much",
             ..T
         },

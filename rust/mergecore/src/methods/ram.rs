@@ -1,6 +1,6 @@
 //! RAM: the mean of the task vectors over those that change an element at all, so that what only one learnt is not diluted.
 //!
-//! Yuan et al. 2026 ("Behavior Knowledge Merge in Reinforced Agentic Models"): fine-tuning by reinforcement changes few elements, and others
+//! "Behavior Knowledge Merge in Reinforced Agentic Models" (2026): fine-tuning by reinforcement changes few elements, and others
 //! in each model. A change of at most `epsilon` counts as none.
 
 use super::{Base, Block, Facts, Formula, Method, Spec};

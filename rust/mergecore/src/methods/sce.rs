@@ -1,6 +1,6 @@
 //! SCE: select the elements in which the models differ most, calculate a weight for each model, erase what disagrees with the majority.
 //!
-//! Wan et al., FuseChat (2024, section 3.2), by mergekit's rules: all is of one tensor; of the elements whose variance over the models is not
+//! Wan et al., FuseChat (2024), by mergekit's rules: all is of one tensor; of the elements whose variance over the models is not
 //! zero the trunc(select_topk·count) largest are kept (of equal variances the lowest index), all if select_topk is 1; a model's weight is
 //! its mean square there; a sum of zero elects +; an element's divisor is at least 1e-6.
 //!
@@ -18,7 +18,7 @@ pub const SPEC: Spec = Spec {
     name: "sce",
     summary: "select what differs most, weigh the models by their changes, and merge the elements that agree",
     formula: "θ = θ₀ + λ Σ_{i agrees} wᵢδ̂ᵢ / Σ_{i agrees} wᵢ,  δ̂ = δ where Var_i(δᵢ) is among the largest,  wᵢ = mean δ̂ᵢ² / Σⱼ mean δ̂ⱼ²;  agrees: sign(δ̂ᵢ) = sign(Σ δ̂ⱼ)",
-    paper: "Wan et al., FuseChat, EMNLP 2025, arXiv:2408.07990",
+    paper: "Wan et al., FuseChat, 2024, arXiv:2408.07990",
     cost: "one more pass over a tensor for the weights; two more for select_topk below 1",
     base: Base::Required,
     models: (1, usize::MAX),
