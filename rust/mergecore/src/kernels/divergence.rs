@@ -50,6 +50,17 @@ wide! {
     }
 }
 
+/// 1/k!
+const SERIES: [f64; 14] = {
+    let (mut series, mut k, mut factorial) = ([1.0; 14], 1, 1.0);
+    while k < 14 {
+        factorial *= k as f64;
+        series[k] = 1.0 / factorial;
+        k += 1;
+    }
+    series
+};
+
 /// e^x for x ≤ 0: 2^n·e^r, |r| ≤ ½ ln 2, by the series of e^r.
 #[inline(always)]
 fn exp(x: f64) -> f64 {
@@ -60,9 +71,9 @@ fn exp(x: f64) -> f64 {
     let shifted = x * std::f64::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = (x - n * LN2[0]) - n * LN2[1];
-    let mut sum = 1.0;
-    for k in (1..=13).rev() {
-        sum = 1.0 + sum * r / f64::from(k);
+    let mut sum = SERIES[13];
+    for k in (0..13).rev() {
+        sum = sum * r + SERIES[k];
     }
     // The integer is in the last bits of `shifted`.
     let power = f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52);

@@ -44,6 +44,10 @@ impl Method for ArceeFusion {
         Grain::Row
     }
 
+    fn ranks_one(&self) -> bool {
+        true
+    }
+
     fn need(&self, facts: &Facts, elements: u64) -> Need {
         match facts.cutoffs.is_empty() && elements > FEW {
             true => Need::Largest(quartiles(elements).map(|place| elements - place).into()),

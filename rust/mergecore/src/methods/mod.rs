@@ -97,6 +97,11 @@ pub trait Method: Formula<f32> + Formula<f64> {
         Grain::Element
     }
 
+    /// Whether all cutoffs are of one and the same values: those of `which` 0, which are then computed once.
+    fn ranks_one(&self) -> bool {
+        false
+    }
+
     /// What must be known before merging, beyond `facts`, of a tensor (or model) with so many elements.
     fn need(&self, _facts: &Facts, _elements: u64) -> Need {
         Need::Nothing
