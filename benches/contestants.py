@@ -57,7 +57,7 @@ def merges(base: Checkpoint, tunes: Sequence[Checkpoint]) -> dict[str, Merge]:
     """A merge by every registered method: of task vectors, or of as many models as it takes."""
     every = [base, *tunes]
     return {
-        method.name: Merge(method, base, tunes)
+        method.name: Merge(method, base, tunes[: method.max_models])
         if method.base == "required"
         else Merge(method, None, every[-(method.max_models or len(every)) :])
         for method in mergecore.methods().values()

@@ -82,6 +82,112 @@ def dare_ties(
     return base + merged * base.dtype.type(lambda_)
 
 
+def breadcrumbs(
+    models,
+    base,
+    weights=None,
+    density=0.1,
+    gamma=0.01,
+    lambda_=1.0,
+    normalize=False,
+    rescale="none",
+) -> Array:
+    base, deltas = _deltas(models, base)
+    kept = [crumbs(d, density, gamma, rescale) for d in deltas]
+    return base + _sum(kept, shares(weights, len(deltas)), normalize) * base.dtype.type(lambda_)
+
+
+def breadcrumbs_ties(
+    models,
+    base,
+    weights=None,
+    density=0.1,
+    gamma=0.01,
+    lambda_=1.0,
+    normalize=False,
+    rescale="none",
+) -> Array:
+    base, deltas = _deltas(models, base)
+    kept = [crumbs(d, density, gamma, rescale) for d in deltas]
+    merged = elect(kept, shares(weights, len(deltas)), normalize)
+    return base + merged * base.dtype.type(lambda_)
+
+
+def della(
+    models, base, weights=None, density=0.5, epsilon=0.15, lambda_=1.0, normalize=True, **options
+) -> Array:
+    base, deltas = _deltas(models, base)
+    pruned = [prune(d, i, density, epsilon, **options) for i, d in enumerate(deltas)]
+    merged = elect(pruned, shares(weights, len(deltas)), normalize)
+    return base + merged * base.dtype.type(lambda_)
+
+
+def della_linear(
+    models, base, weights=None, density=0.5, epsilon=0.15, lambda_=1.0, normalize=False, **options
+) -> Array:
+    base, deltas = _deltas(models, base)
+    pruned = [prune(d, i, density, epsilon, **options) for i, d in enumerate(deltas)]
+    return base + _sum(pruned, shares(weights, len(deltas)), normalize) * base.dtype.type(lambda_)
+
+
+def sce(models, base, select_topk=1.0, lambda_=1.0) -> Array:
+    base, deltas = _deltas(models, base)
+    d = np.array(deltas)
+    if select_topk < 1:
+        variance = np.var(d.astype(np.float64) - d[0], axis=0).astype(d.dtype)
+        k = int(np.float32(np.count_nonzero(variance)) * np.float32(select_topk))
+        d = np.where(keep_largest(variance, k) != 0, d, d.dtype.type(0))
+    square = [(x.astype(np.float64) ** 2).mean() if x.size else 0 for x in d]
+    w = np.array(square) / sum(square) if sum(square) >= 1e-6 else np.full(len(d), 1 / len(d))
+    w = w.astype(d.dtype).reshape(-1, *[1] * base.ndim)
+    agree = np.where(d.sum(axis=0) >= 0, d > 0, d < 0)
+    total, divisor = (w * d * agree).sum(axis=0), (w * agree).sum(axis=0)
+    return base + total / np.maximum(divisor, d.dtype.type(1e-6)) * d.dtype.type(lambda_)
+
+
+def ram(models, base, epsilon=1e-5, lambda_=1.0) -> Array:
+    return ramplus_tl(models, base, 0.0, 0.0, epsilon, lambda_)
+
+
+def ramplus_tl(models, base, r=0.1, alpha=0.2, epsilon=1e-5, lambda_=1.0) -> Array:
+    base, deltas = _deltas(models, base)
+    one = base.dtype.type
+    active = [np.abs(d) > one(epsilon) for d in deltas]
+    count = sum(a.astype(int) for a in active)
+    total = np.zeros_like(base)
+    for d, a in zip(deltas, active, strict=True):
+        shared, own = np.count_nonzero(a & (count > 1)), np.count_nonzero(a & (count == 1))
+        factor = 1 + r * np.clip(shared / max(own, epsilon), 0, alpha)
+        total += np.where(a, d * np.where(count == 1, one(factor), one(1)), one(0))
+    return base + total / np.maximum(count, 1).astype(base.dtype) * one(lambda_)
+
+
+def nearswap(models, base, t=0.0001, lambda_=1.0) -> Array:
+    base, (delta,) = _deltas(models, base)
+    share = np.clip(t / np.maximum(np.abs(delta), 1e-6), 0, 1).astype(delta.dtype)
+    return base + delta * share * delta.dtype.type(lambda_)
+
+
+def arcee_fusion(models, base, lambda_=1.0) -> Array:
+    base, (delta,) = _deltas(models, base)
+    if delta.size == 0:
+        return base
+    start = np.atleast_1d(base.astype(np.float64))
+    p, q = (softmax(x) + 1e-8 for x in (start + delta, start))
+    moved = (p * np.log(p / q)).sum(axis=-1, keepdims=True)
+    importance = (np.abs(delta) * np.maximum(moved, 0)).astype(delta.dtype).reshape(delta.shape)
+    low, middle, high = (
+        np.sort(importance.ravel())[int(q * (delta.size - 1))] for q in (0.25, 0.5, 0.75)
+    )
+    kept = importance >= middle + delta.dtype.type(1.5) * (high - low)
+    return base + np.where(kept, delta, delta.dtype.type(0)) * delta.dtype.type(lambda_)
+
+
+def passthrough(models, scale=1.0) -> Array:
+    (x,) = wide(*models)
+    return x * x.dtype.type(scale)
+
+
 def slerp(first: Array, second: Array, t=0.5) -> Array:
     a, b = wide(first, second)
     one = a.dtype.type
@@ -202,12 +308,53 @@ def drop(delta: Array, model: int, density: float, rescale: str, name="", seed=4
         return np.zeros_like(delta)
     mask = mergecore.random_mask(seed, name, model, count=delta.size, density=density)
     kept = np.where(mask.reshape(delta.shape), delta, delta.dtype.type(0))
+    return rescaled(delta, kept, rescale, density)
+
+
+def crumbs(delta: Array, density: float, gamma: float, rescale: str) -> Array:
+    """Of the elements from the largest down: drops gamma of them, keeps density, drops the rest."""
+    if density >= 1:
+        return delta
+    count = int(density * delta.size)
+    outliers = min(int(gamma * delta.size), delta.size - count)
+    both, largest = keep_largest(delta, count + outliers), keep_largest(delta, outliers)
+    return rescaled(delta, np.where(largest != 0, delta.dtype.type(0), both), rescale, density)
+
+
+def prune(delta, model, density, epsilon, rescale="inverse", name="", seed=42) -> Array:
+    """DELLA: keeps each element with a probability that grows with its rank in its row."""
+    if density >= 1 or density <= 0:
+        return delta if density >= 1 else np.zeros_like(delta)
+    rows = np.atleast_1d(delta)
+    if rows.shape[-1] == 1:
+        chance = np.full(delta.shape, density, delta.dtype)
+    else:
+        # Of equal magnitudes the lowest index is the largest: ascending from the far end.
+        order = rows.shape[-1] - 1 - np.argsort(np.abs(rows[..., ::-1]), axis=-1, kind="stable")
+        rank = np.argsort(order, axis=-1).astype(delta.dtype) / delta.dtype.type(rows.shape[-1] - 1)
+        chance = delta.dtype.type(density - epsilon) + rank * delta.dtype.type(2 * epsilon)
+    kept = np.zeros(delta.shape, bool)
+    for p in np.unique(chance):
+        mask = mergecore.random_mask(seed, name, model, count=delta.size, density=float(p))
+        kept |= mask.reshape(delta.shape) & (chance == p)
+    dropped = np.where(kept, delta, delta.dtype.type(0))
+    return rescaled(delta, dropped, rescale, chance)
+
+
+def rescaled(delta: Array, kept: Array, rescale: str, chance: float | Array) -> Array:
+    """What is left of a delta, made up for: over its chance, or to the same sum of magnitudes."""
     if rescale == "inverse":
-        return kept / delta.dtype.type(density)
+        return kept / np.asarray(chance, delta.dtype)
     if rescale == "l1":
         before, after = (np.abs(d).astype(np.float64).sum() for d in (delta, kept))
         return kept if min(before, after) < 1e-7 else kept * delta.dtype.type(before / after)
     return kept
+
+
+def softmax(x: Array) -> Array:
+    """Of each vector along the last axis."""
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def _deltas(models: Sequence[Array], base: Array) -> tuple[Array, list[Array]]:

@@ -40,14 +40,41 @@ CASES = [
     ("model_stock", {"filter_wise": True, "clamp": False}),
     ("karcher", {}),
     ("karcher", {"max_iter": 1, "tol": 1e-3}),
+    ("della", {}),
+    ("della", {"density": 0.8, "epsilon": 0.1, "rescale": "l1", "lambda_": 0.5}),
+    ("della", {"density": 1.0}),
+    ("della_linear", {}),
+    ("della_linear", {"density": 0.3, "epsilon": 0.0, "rescale": "none", "normalize": True}),
+    ("della_linear", {"density": 0.0}),
+    ("breadcrumbs", {}),
+    ("breadcrumbs", {"density": 0.9, "gamma": 0.3, "rescale": "l1", "weights": [1.0, 0.5]}),
+    ("breadcrumbs_ties", {"density": 0.5, "rescale": "inverse", "normalize": True}),
+    ("sce", {}),
+    ("sce", {"select_topk": 0.3, "lambda_": 0.5}),
+    ("ram", {}),
+    ("ram", {"epsilon": 0.01, "lambda_": 0.5}),
+    ("ramplus_tl", {}),
+    ("ramplus_tl", {"epsilon": 0.02, "r": 0.5, "alpha": 2.0}),
+    ("nearswap", {}),
+    ("nearswap", {"t": 0.01, "lambda_": 0.5}),
+    ("arcee_fusion", {}),
+    ("passthrough", {}),
+    ("passthrough", {"scale": 0.75}),
 ]
 WITHOUT_BASE = ("linear", "karcher")
+
+WITHOUT_BASE = ("linear", "passthrough")
+
+
+def as_many(method, models):
+    """The models, as many as the method takes."""
+    return models[: mergecore.methods()[method].max_models]
 
 
 def formula(method, options, base, models, name=""):
     """What the naive method gives for one tensor, in the dtype of the arithmetic."""
     options = dict(options)
-    options = options | {"name": name} if method.startswith("dare") else options
+    options = options | {"name": name} if method.startswith(("dare", "della")) else options
     if isinstance(options.get("weights"), float):
         options["weights"] = [options["weights"]] * len(models)
     arguments = (models,) if method in WITHOUT_BASE else (models, base)
@@ -71,7 +98,7 @@ def assert_close(actual, expected, *inputs):
 def test_in_memory(method, options, dtype):
     base, *models = checkpoints.family(seed=3, dtype=dtype)
     for name in FLOATS:
-        tensors = [model[name] for model in models]
+        tensors = [model[name] for model in as_many(method, models)]
         first = {} if method in WITHOUT_BASE else {"base": base[name]}
         merged = getattr(mergecore, method)(tensors, **first, **options, name=name)
         assert_close(merged, formula(method, options, base[name], tensors, name), *tensors)
@@ -85,13 +112,13 @@ def test_on_disk(method, options, tmp_path):
         checkpoints.save(tmp_path / str(i), state, shards=i + 1) for i, state in enumerate(states)
     ]
     given = {} if method in WITHOUT_BASE else {"base": paths[0]}
-    mergecore.merge(paths[1:], method, out=tmp_path / "out", **given, **options)
+    mergecore.merge(as_many(method, paths[1:]), method, out=tmp_path / "out", **given, **options)
     merged = checkpoints.load(tmp_path / "out")
     assert set(merged) == set(base)
     np.testing.assert_array_equal(merged["odd.counter"], base["odd.counter"])
     for name in FLOATS:
         assert merged[name].dtype == base[name].dtype
-        tensors = [model[name] for model in models]
+        tensors = [model[name] for model in as_many(method, models)]
         assert_close(merged[name], formula(method, options, base[name], tensors, name), *tensors)
 
 

@@ -12,7 +12,7 @@ from families import DTYPES
 def recipe(family: str, method: str, *models: str, each: Sequence[dict], **shared: object) -> dict:
     """A recipe as its file has it, models relative to the family's folder."""
     listed = [{"model": m, "parameters": p} for m, p in zip(models, each, strict=True)]
-    base = {} if method == "linear" else {"base_model": "base"}
+    base = {} if method in ("linear", "passthrough") else {"base_model": "base"}
     dtypes = {"dtype": "float32", "out_dtype": DTYPES[family]}
     return {"merge_method": method, "models": listed, "parameters": shared, **base, **dtypes}
 
@@ -56,6 +56,32 @@ CASES = {
     "dare-linear": _case("bf16", "dare_linear", AB, weights(0.5, 0.9, density=(1, 0))),
     "dare-ties": _case("f32", "dare_ties", AB, weights(0.5, 0.9), **{"lambda": 0.8}),
     "dare-ties-mean": _case("f16", "dare_ties", AB, weights(0.5, 0.9), normalize=True),
+    "della": _case("bf16", "della", AB, weights(0.5, 0.9, density=(1, 0))),
+    "della-all": _case("f32", "della", AB, weights(0.5, 0.9)),
+    "della-linear": _case("f16", "della_linear", AB, weights(0.5, 0.9, density=(0, 1))),
+    "crumbs": _case("bf16", "breadcrumbs", AB, weights(0.5, 0.5, density=(0.9, 0.3))),
+    "crumbs-few": _case("f32", "breadcrumbs", AB, weights(1, 0.3, density=(0.001, 0.1)), gamma=0.2),
+    "crumbs-many": _case("f16", "breadcrumbs", AB, weights(1, -0.4, density=(0.9, 1)), gamma=0.5),
+    "crumbs-l1": _case("f32", "breadcrumbs", AB, weights(1, 1, density=(0.5, 0.7)), rescale=True),
+    "crumbs-ties": _case("f32", "breadcrumbs_ties", AB, weights(1, 0.5, density=(0.5, 0.7))),
+    "crumbs-large": _case("tied", "breadcrumbs_ties", AB, weights(1, 1, density=(0.3, 0.6))),
+    "sce": _case("bf16", "sce", AB, NONE),
+    "sce-half": _case("f32", "sce", AB, NONE, select_topk=0.5),
+    "sce-far": _case("f32", "sce", [*AB, "far"], [*NONE, {}], select_topk=0.3),
+    "sce-one": _case("f32", "sce", ["a"], [{}], select_topk=0.5),
+    "sce-large": _case("tied", "sce", [*AB, "far"], [*NONE, {}], select_topk=0.1),
+    "ram": _case("bf16", "ram", AB, NONE),
+    "ram-three": _case("f32", "ram", [*AB, "far"], [*NONE, {}], epsilon=4e-4),
+    "ramplus": _case("f32", "ramplus_tl", AB, NONE),
+    "ramplus-three": _case(
+        "f16", "ramplus_tl", [*AB, "far"], [*NONE, {}], epsilon=3e-4, r=0.7, alpha=5
+    ),
+    "nearswap": _case("bf16", "nearswap", ["a"], [{}], t=2e-4),
+    "nearswap-far": _case("f32", "nearswap", ["far"], [{}], t=0.01),
+    "fusion": _case("f32", "arcee_fusion", ["far"], [{}]),
+    "fusion-bf16": _case("bf16", "arcee_fusion", ["far"], [{}]),
+    "passthrough": _case("bf16", "passthrough", ["a"], [{}]),
+    "passthrough-scale": _case("f32", "passthrough", ["a"], [{"scale": 0.7}]),
 }
 
 # Recipes as users write them, one file a construct, in a folder called like the family.

@@ -108,6 +108,8 @@ pub trait Real:
     fn magnitude(self) -> Self::Bits;
     /// The lower bits of `bits`.
     fn bits(bits: u64) -> Self::Bits;
+    /// The number, not below 0, that has this magnitude.
+    fn from_magnitude(magnitude: Self::Bits) -> Self;
     fn decode(dtype: Dtype, bytes: &[u8], out: &mut [Self]);
     fn encode(dtype: Dtype, values: &[Self], out: &mut [u8]);
 }
@@ -149,6 +151,10 @@ macro_rules! real {
         #[inline(always)]
         fn bits(bits: u64) -> $bits {
             bits as $bits
+        }
+        #[inline(always)]
+        fn from_magnitude(magnitude: $bits) -> Self {
+            <$type>::from_bits(magnitude)
         }
     };
 }

@@ -54,7 +54,8 @@ pub enum Default {
 pub const ANY: Kind = Kind::Number { min: f64::NEG_INFINITY, max: f64::INFINITY };
 const FRACTION: Kind = Kind::Number { min: 0.0, max: 1.0 };
 
-const PLAIN: Param = Param { name: "", per_model: false, kind: ANY, default: Default::Number(1.0), file_default: None, doc: "" };
+/// What a parameter is unless it says otherwise.
+pub const PLAIN: Param = Param { name: "", per_model: false, kind: ANY, default: Default::Number(1.0), file_default: None, doc: "" };
 
 // The parameters that several methods share. `..` in a method's list changes a default, never a meaning.
 pub const WEIGHT: Param = Param {
@@ -73,6 +74,22 @@ pub const DENSITY: Param = Param {
     kind: FRACTION,
     file_default: Some(Default::Number(1.0)),
     doc: "fraction of each task vector that is kept",
+    ..PLAIN
+};
+pub const GAMMA: Param = Param {
+    name: "gamma",
+    per_model: true,
+    kind: FRACTION,
+    default: Default::Number(0.01),
+    doc: "fraction of each task vector that is dropped as outliers, the largest",
+    ..PLAIN
+};
+pub const EPSILON: Param = Param {
+    name: "epsilon",
+    per_model: true,
+    kind: Kind::Number { min: 0.0, max: 0.5 },
+    default: Default::Number(0.15),
+    doc: "how far the smallest and the largest element of a row are from density in their probability of being kept",
     ..PLAIN
 };
 pub const RESCALE: Param = Param {

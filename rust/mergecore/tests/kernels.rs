@@ -207,7 +207,15 @@ macro_rules! kernels {
                         let (cutoff, rounds, _) = select(&x, keep, block, tile, threads, gather, &mut Dice(seed));
                         let mut trimmed = x.clone();
                         trimmed.chunks_mut(block).enumerate().for_each(|(number, x)| cutoff.trim(number, x));
-                        assert_same(&trimmed, &naive::only(&x, &naive::largest(&x, keep)))?;
+                        let largest = naive::largest(&x, keep);
+                        assert_same(&trimmed, &naive::only(&x, &largest))?;
+                        let mut others = x.clone();
+                        others.chunks_mut(block).enumerate().for_each(|(number, x)| cutoff.drop(number, x));
+                        assert_same(&others, &naive::only(&x, &largest.iter().map(|kept| !kept).collect::<Vec<_>>()))?;
+                        if keep > 0 && keep < count {
+                            let kept = x.iter().zip(&largest).filter(|(_, kept)| **kept).map(|(x, _)| u64::from(x.magnitude()));
+                            prop_assert_eq!(Some(cutoff.threshold), kept.min(), "the least that is kept");
+                        }
                         // Nothing is looked at where nothing is to be decided; a list that holds all needs no counting.
                         let digits = if R::MAGNITUDE_BITS == 31 { 2 } else { 4 };
                         let passes = match keep {
@@ -249,6 +257,17 @@ macro_rules! kernels {
                     let mut masked = x.clone();
                     mask::apply(key, first, density, &mut masked);
                     assert_same(&masked, &naive::only(&x, &want))?;
+                    // Each element by its own density.
+                    let chances: Vec<R> = (0..count).map(|i| R::of((density + i as f64 / 64.0).fract().max(1e-3))).collect();
+                    let stream = naive::stream(seed, &name, model);
+                    let drawn: Vec<bool> = (first..).zip(&chances).map(|(i, p)| naive::keeps(stream, i, p.f64())).collect();
+                    let mut gate = chances.clone();
+                    mask::draw(key, first, &mut gate);
+                    assert_same(&gate, &naive::only(&chances, &drawn))?;
+                    let mut gated = x.clone();
+                    blend::gate(&mut gated, &gate, true);
+                    let over: Vec<R> = x.iter().zip(&chances).map(|(x, p)| *x / *p).collect();
+                    assert_same(&gated, &naive::only(&over, &drawn))?;
                     let factor: R = element_of(factor, flavour);
                     let mut scaled = x.clone();
                     mask::apply_and_scale(key, first, density, factor, &mut scaled);

@@ -473,3 +473,47 @@ fn the_inputs_are_read_as_often_as_the_plan_says() {
         }
     }
 }
+
+// Stacked slices
+
+#[test]
+fn stacked_layers_are_those_of_their_models_to_the_last_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let layer =
+        |number: usize| [format!("model.layers.{number}.mlp.up_proj.weight"), format!("model.layers.{number}.mlp.down_proj.weight")];
+    let make = |name: &str, seed: u64| {
+        let mut dice = rows::Dice(seed);
+        let mut bits = |finite: u16| (0..64).flat_map(|_| (dice.next() as u16 & finite).to_le_bytes()).collect::<Vec<_>>();
+        let mut model = Model::default();
+        for name in (0..3).flat_map(layer).chain([EMBEDDING.into(), "model.norm.weight".into()]) {
+            // No NaN: 0 and not 1 in the lowest bit of the exponent.
+            model = model.raw(&name, Dtype::BF16, &[8, 8], &bits(!0x80));
+        }
+        model.save(&dir.path().join(name));
+        model
+    };
+    let (a, b) = (make("a", 1), make("b", 2));
+    let piece = |model: &str, range: [usize; 2], parameters: Json| json!({"sources": [{"model": model, "layer_range": range, "parameters": parameters}]});
+    let muted = json!({"scale": [{"filter": "down_proj", "value": 0}, {"value": 1}]});
+    let slices = [piece("a", [0, 2], json!({})), piece("b", [1, 3], json!({})), piece("a", [1, 2], muted)];
+    let recipe = json!({"merge_method": "passthrough", "slices": slices, "base_model": "b"});
+    to_disk(dir.path(), &recipe, &dir.path().join("out"), RUN).unwrap();
+    let merged = read_back(&dir.path().join("out"));
+    assert_eq!(merged.parts.len(), 2 * 5 + 2);
+    for (out, (model, number)) in [(&a, 0), (&a, 1), (&b, 1), (&b, 2), (&a, 1)].into_iter().enumerate() {
+        for (out_name, name) in layer(out).iter().zip(layer(number)) {
+            match out == 4 && name.contains("down_proj") {
+                true => assert!(merged.part(out_name).values().iter().all(|x| *x == 0.0)),
+                false => assert!(merged.part(out_name).bytes == model.part(&name).bytes, "{out_name}"),
+            }
+        }
+    }
+    assert!(
+        merged.part(EMBEDDING).bytes == a.part(EMBEDDING).bytes
+            && merged.part("model.norm.weight").bytes == a.part("model.norm.weight").bytes
+    );
+    // A base is one model more, where the recipe has models.
+    let two = json!({"merge_method": "passthrough", "models": ["a"], "base_model": "b"});
+    let message = plan(dir.path(), &two).err().expect("has two models").message;
+    assert!(message.contains("exactly 1 model") && message.contains("a, b"), "{message}");
+}

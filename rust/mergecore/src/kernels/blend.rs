@@ -45,6 +45,16 @@ wide! {
 }
 
 wide! {
+    /// x ← x where the gate is not 0, and over it if `divide`; 0 elsewhere.
+    pub fn gate<R>(x: &mut [R], gate: &[R], divide: bool) {
+        for (x, gate) in x.iter_mut().zip(gate) {
+            let by = if divide { *gate } else { R::ONE };
+            *x = if *gate == R::ZERO { R::ZERO } else { *x / by };
+        }
+    }
+}
+
+wide! {
     /// delta ← onto + delta·lambda: a merged task vector becomes a model again.
     pub fn attach<R>(delta: &mut [R], onto: &[R], lambda: R) {
         for (d, o) in delta.iter_mut().zip(onto) {

@@ -5,7 +5,7 @@ use crate::dtype::Real;
 /// Keeps magnitudes above `threshold`, and of those equal to it: all before block `tie_block`, the first `tie_count` in it, none after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cutoff {
-    /// The magnitude's bits.
+    /// The bits of the least magnitude that is kept, unless all or none are.
     pub threshold: u64,
     pub tie_block: usize,
     pub tie_count: u64,
@@ -44,6 +44,42 @@ impl Cutoff {
                     *x = R::ZERO;
                 }
             }
+        }
+    }
+
+    /// x ← 0 where `trim` keeps it, x elsewhere.
+    pub fn drop<R: Real>(&self, block: usize, x: &mut [R]) {
+        if *self == Cutoff::NONE {
+        } else if block < self.tie_block {
+            drop_from(x, R::bits(self.threshold));
+        } else if block > self.tie_block {
+            drop_above(x, R::bits(self.threshold));
+        } else {
+            let (threshold, mut ties) = (R::bits(self.threshold), self.tie_count);
+            for x in x {
+                let magnitude = x.magnitude();
+                let tied = magnitude == threshold && ties > 0;
+                ties -= u64::from(tied);
+                if magnitude > threshold || tied {
+                    *x = R::ZERO;
+                }
+            }
+        }
+    }
+}
+
+wide! {
+    fn drop_from<R>(x: &mut [R], threshold: R::Bits) {
+        for x in x.iter_mut() {
+            *x = if x.magnitude() >= threshold { R::ZERO } else { *x };
+        }
+    }
+}
+
+wide! {
+    fn drop_above<R>(x: &mut [R], threshold: R::Bits) {
+        for x in x.iter_mut() {
+            *x = if x.magnitude() > threshold { R::ZERO } else { *x };
         }
     }
 }

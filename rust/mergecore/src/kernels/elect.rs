@@ -92,3 +92,33 @@ wide! {
         }
     }
 }
+
+wide! {
+    /// The merge of SCE: signs are elected by the sum of the rows themselves (a sum of zero elects +), and out ← Σ wᵢxᵢ over those that
+    /// agree, over their Σ wᵢ, which counts as `least` at least.
+    pub fn weighed_after<R>(out: &mut [R], rows: &[Vec<R>], weights: &[f64], least: R) {
+        let mut pad = [R::ZERO; STRIP];
+        let equal = vec![1.0; rows.len()];
+        for (number, out) in out.chunks_mut(STRIP).enumerate() {
+            let at = number * STRIP;
+            let mut sign = [R::ZERO; STRIP];
+            tally(&mut sign, rows, &equal, at);
+            for s in &mut sign {
+                *s = if *s >= R::ZERO { R::ONE } else { R::ZERO - R::ONE };
+            }
+            let (mut sum, mut divisor) = ([R::ZERO; STRIP], [R::ZERO; STRIP]);
+            for (row, w) in rows.iter().zip(weights) {
+                let (x, w) = (strip(row, at, &mut pad), R::of(*w));
+                for i in 0..STRIP {
+                    let agrees = x[i] * sign[i] > R::ZERO;
+                    sum[i] = sum[i] + if agrees { x[i] * w } else { R::ZERO };
+                    divisor[i] = divisor[i] + if agrees { w } else { R::ZERO };
+                }
+            }
+            for i in 0..STRIP {
+                sum[i] = sum[i] / if divisor[i] > least { divisor[i] } else { least };
+            }
+            out.copy_from_slice(&sum[..out.len()]);
+        }
+    }
+}

@@ -95,13 +95,19 @@ fn odd_words(key: Key, first: u64) -> [u32; STEP] {
 /// Calls `act(element, kept?)` for a whole row; `first` is the index of its first element in the tensor.
 #[inline(always)]
 fn visit<T>(key: Key, first: u64, density: f64, row: &mut [T], act: impl Fn(&mut T, bool)) {
-    let Some(last) = last(density) else {
-        return row.iter_mut().for_each(|x| act(x, false));
-    };
+    match last(density) {
+        Some(last) => visit_words(key, first, row, |x, word| act(x, word <= last)),
+        None => row.iter_mut().for_each(|x| act(x, false)),
+    }
+}
+
+/// Calls `act(element, its word)` for a whole row.
+#[inline(always)]
+fn visit_words<T>(key: Key, first: u64, row: &mut [T], act: impl Fn(&mut T, u32)) {
     let ends = |first: u64, row: &mut [T]| {
         let skip = (first % 4) as usize;
         for (x, word) in row.iter_mut().zip(&odd_words(key, first - skip as u64)[skip..]) {
-            act(x, *word <= last);
+            act(x, *word);
         }
     };
     let mut first = first;
@@ -114,7 +120,7 @@ fn visit<T>(key: Key, first: u64, density: f64, row: &mut [T], act: impl Fn(&mut
     for step in &mut steps {
         let words = words(key, first);
         for i in 0..STEP {
-            act(&mut step[i], words[i] <= last);
+            act(&mut step[i], words[i]);
         }
         first += STEP as u64;
     }
@@ -145,6 +151,15 @@ wide! {
             Some(factor) => visit(key, first, density, x, |x, kept| *x = if kept { *x } else { R::ZERO } * factor),
             None => visit(key, first, density, x, |x, kept| *x = if kept { *x } else { R::ZERO } / divisor),
         }
+    }
+}
+
+wide! {
+    /// p ← p where an element with the probability p is kept, 0 elsewhere.
+    pub fn draw<R>(key: Key, first: u64, chance: &mut [R]) {
+        // Exact, also in f32: 24 bits, and a power of two.
+        let steps = R::of((1u32 << 24) as f64);
+        visit_words(key, first, chance, |p, word| *p = if R::of((word >> 8) as f64) < *p * steps { *p } else { R::ZERO });
     }
 }
 

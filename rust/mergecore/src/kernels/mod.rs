@@ -4,12 +4,17 @@
 //! same bytes come out on every processor and for any number of threads. Each has a twin in `tests/naive`, written as obviously as
 //! possible, that random inputs are held against.
 
+pub mod active;
 pub mod angle;
 pub mod blend;
 pub mod bracket;
+pub mod crumbs;
 pub mod cutoff;
+pub mod divergence;
 pub mod elect;
 pub mod gram;
+pub mod magprune;
 pub mod mask;
 pub mod select;
+pub mod spread;
 pub mod thin;

@@ -311,12 +311,13 @@ impl Selector {
     fn choose(&mut self) {
         let Span { first, last, above, among } = self.sure;
         let quota = self.keep - above;
-        if quota == among {
-            self.pass = Pass::Done(Cutoff { threshold: first, tie_block: usize::MAX, tie_count: 0 });
-        } else if first == last {
-            self.pass = Pass::Ties { from: 0, to: self.blocks, quota };
-        } else {
+        if first < last {
+            // Also where all that is left is kept: which of it is the least may be asked for.
             self.look(first, last, among);
+        } else if quota == among {
+            self.pass = Pass::Done(Cutoff { threshold: first, tie_block: usize::MAX, tie_count: 0 });
+        } else {
+            self.pass = Pass::Ties { from: 0, to: self.blocks, quota };
         }
     }
 

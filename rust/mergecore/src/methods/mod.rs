@@ -15,13 +15,23 @@ use crate::error::{did_you_mean, Error, Result};
 use crate::kernels::cutoff::Cutoff;
 use crate::params::{Param, Params};
 
+mod arcee_fusion;
+mod breadcrumbs;
+mod breadcrumbs_ties;
 mod dare_linear;
 mod dare_ties;
+mod della;
+mod della_linear;
 mod karcher;
 mod linear;
 mod model_stock;
 mod multislerp;
+mod nearswap;
 mod nuslerp;
+mod passthrough;
+mod ram;
+mod ramplus_tl;
+mod sce;
 mod slerp;
 mod task_arithmetic;
 mod ties;
@@ -37,7 +47,17 @@ pub static METHODS: &[&Spec] = &[
     &ties::SPEC,
     &dare_linear::SPEC,
     &dare_ties::SPEC,
+    &della::SPEC,
+    &della_linear::SPEC,
+    &breadcrumbs::SPEC,
+    &breadcrumbs_ties::SPEC,
+    &sce::SPEC,
     &model_stock::SPEC,
+    &ram::SPEC,
+    &ramplus_tl::SPEC,
+    &nearswap::SPEC,
+    &arcee_fusion::SPEC,
+    &passthrough::SPEC,
 ];
 
 /// A method as the world sees it.
@@ -83,6 +103,11 @@ pub trait Method: Formula<f32> + Formula<f64> {
     /// What must lie in one block.
     fn grain(&self) -> Grain {
         Grain::Element
+    }
+
+    /// Whether all cutoffs are of one and the same values: those of `which` 0, which are then computed once.
+    fn ranks_one(&self) -> bool {
+        false
     }
 
     /// What must be known before merging, beyond `facts`, of a tensor (or model) with so many elements.

@@ -77,10 +77,15 @@ impl Survey {
             }
             Survey::Largest(selectors) => {
                 seen.resize_with(selectors.len(), Seen::default);
-                for (which, selector) in selectors.iter().enumerate().filter(|(_, s)| s.wants(number)) {
-                    let mut block = Block { name, shape, row, seed, number, first, base, inputs: &mut desk.inputs, out: &mut desk.out };
-                    let values = method.magnitudes(&mut block, facts, which);
-                    selector.observe(number, values, &mut seen[which]);
+                let mut block = Block { name, shape, row, seed, number, first, base, inputs: &mut desk.inputs, out: &mut desk.out };
+                if method.ranks_one() {
+                    let values = method.magnitudes(&mut block, facts, 0);
+                    selectors.iter().zip(&mut seen).for_each(|(selector, seen)| selector.observe(number, values, seen));
+                } else {
+                    for (which, selector) in selectors.iter().enumerate().filter(|(_, s)| s.wants(number)) {
+                        let values = method.magnitudes(&mut block, facts, which);
+                        selector.observe(number, values, &mut seen[which]);
+                    }
                 }
             }
         }

@@ -132,10 +132,19 @@ pub fn setting(spec: &Spec) -> Setting {
     spec.params.iter().map(|param| (param.name.to_string(), spread(param, [0.625, 0.875, 0.25], count(spec)))).collect()
 }
 
+/// The range of a parameter, as far as the others' values leave it: DELLA's density ± epsilon are probabilities.
+fn range(param: &Param) -> (f64, f64) {
+    match param.kind {
+        Kind::Number { min, max } if min.is_finite() => (min, if param.per_model && param.name == "epsilon" { 0.09375 } else { max }),
+        _ => (f64::NEG_INFINITY, f64::INFINITY),
+    }
+}
+
 fn spread(param: &Param, shares: [f64; 3], models: usize) -> Json {
+    let (min, max) = range(param);
     let number = |share: f64| match param.kind {
-        Kind::Whole { min, max } => json!((min + share * (max - min)).round()),
-        Kind::Number { min, max } if min.is_finite() => json!(min + share * (max - min)),
+        Kind::Whole { .. } => json!((min + share * (max - min)).round()),
+        Kind::Number { .. } if min.is_finite() => json!(min + share * (max - min)),
         Kind::Number { .. } => json!(share),
         _ => param.default.json(),
     };
@@ -162,8 +171,9 @@ pub fn others(param: &Param, models: usize) -> Vec<Json> {
 
 /// The ends of a parameter's range: where formulas divide by nothing.
 pub fn ends(param: &Param, models: usize) -> Vec<Json> {
+    let (min, max) = range(param);
     let numbers = match param.kind {
-        Kind::Number { min, max } if min.is_finite() => vec![min, max],
+        Kind::Number { .. } if min.is_finite() => vec![min, max],
         Kind::Whole { min, max } => vec![min, max],
         Kind::Number { .. } => vec![0.0, -1.0, 2.0],
         _ => Vec::new(),

@@ -48,6 +48,7 @@ fn tensors<R: Sample>(parts: &[&Part], recipe: &Recipe, family: &[(String, Model
     let tensor = |part: &&Part| Tensor {
         name: part.name.clone(),
         shape: part.shape.iter().map(|n| *n as usize).collect(),
+        row: part.shape.last().map_or(1, |n| *n as usize).max(1),
         base: recipe.base.as_ref().map(|base| values(base, &part.name)),
         models: recipe.models().into_iter().map(|model| values(model, &part.name)).collect(),
         onto: recipe.onto.as_ref().map(|onto| values(onto, &part.name)),

@@ -11,6 +11,8 @@ use mergecore::params::Params;
 pub struct Tensor<R> {
     pub name: String,
     pub shape: Vec<usize>,
+    /// The length of the last axis.
+    pub row: usize,
     pub base: Option<Vec<R>>,
     pub models: Rows<R>,
     pub onto: Option<Vec<R>>,
@@ -42,7 +44,7 @@ fn without_l1(params: &Params) -> bool {
     params.word("rescale") != "l1"
 }
 
-pub const TWINS: [Twin; 10] = [
+pub const TWINS: &[Twin] = &[
     Twin { name: "linear", random: false, exact: always, narrow: linear, wide: linear },
     Twin { name: "slerp", random: false, exact: never, narrow: slerp, wide: slerp },
     Twin { name: "nuslerp", random: false, exact: never, narrow: nuslerp, wide: nuslerp },
@@ -53,6 +55,16 @@ pub const TWINS: [Twin; 10] = [
     Twin { name: "ties", random: false, exact: without_l1, narrow: ties, wide: ties },
     Twin { name: "dare_linear", random: true, exact: without_l1, narrow: dare_linear, wide: dare_linear },
     Twin { name: "dare_ties", random: true, exact: without_l1, narrow: dare_ties, wide: dare_ties },
+    Twin { name: "della", random: true, exact: without_l1, narrow: della, wide: della },
+    Twin { name: "della_linear", random: true, exact: without_l1, narrow: della_linear, wide: della_linear },
+    Twin { name: "breadcrumbs", random: false, exact: without_l1, narrow: breadcrumbs, wide: breadcrumbs },
+    Twin { name: "breadcrumbs_ties", random: false, exact: without_l1, narrow: breadcrumbs_ties, wide: breadcrumbs_ties },
+    Twin { name: "sce", random: false, exact: never, narrow: sce, wide: sce },
+    Twin { name: "ram", random: false, exact: always, narrow: ram, wide: ram },
+    Twin { name: "ramplus_tl", random: false, exact: always, narrow: ramplus_tl, wide: ramplus_tl },
+    Twin { name: "nearswap", random: false, exact: always, narrow: nearswap, wide: nearswap },
+    Twin { name: "arcee_fusion", random: false, exact: always, narrow: arcee_fusion, wide: arcee_fusion },
+    Twin { name: "passthrough", random: false, exact: always, narrow: passthrough, wide: passthrough },
 ];
 
 pub fn twin(method: &str) -> &'static Twin {
@@ -292,7 +304,7 @@ fn elected<R: Sample>(model: &[Tensor<R>], deltas: &[Rows<R>], params: &Params) 
     let votes: Vec<Rows<R>> = deltas.iter().map(|tensor| tensor.iter().zip(&weights).map(|(x, w)| scale(x, R::of(*w))).collect()).collect();
     let totals: Rows<R> = model.iter().zip(&votes).map(|(t, votes)| tally(t.models[0].len(), votes)).collect();
     // A sum of zero elects +; over the whole model, it elects what most elements elect.
-    let zero = if params.word("scope") == "model" { majority(&totals.concat()) } else { 1.0 };
+    let zero = if params.has("scope") && params.word("scope") == "model" { majority(&totals.concat()) } else { 1.0 };
     let merge = |i: usize| {
         let delta = disjoint(&totals[i], &votes[i], &weights, params.flag("normalize"), zero);
         model_again(&model[i], &delta, params)
@@ -348,14 +360,217 @@ fn dropped<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64, whole: bo
     })
 }
 
-fn dare_linear<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64) -> Rows<R> {
+/// Σ wᵢδ̂ᵢ (over Σ wᵢ if normalize)
+fn summed<R: Sample>(model: &[Tensor<R>], deltas: Vec<Rows<R>>, params: &Params) -> Rows<R> {
     let merge = |(tensor, deltas): (&Tensor<R>, Rows<R>)| {
         let delta = super::weighted_sum(tensor.models[0].len(), &deltas, &params.each("weight"), params.flag("normalize"));
         model_again(tensor, &delta, params)
     };
-    model.iter().zip(dropped(model, params, seed, false)).map(merge).collect()
+    model.iter().zip(deltas).map(merge).collect()
+}
+
+fn dare_linear<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64) -> Rows<R> {
+    summed(model, dropped(model, params, seed, false), params)
 }
 
 fn dare_ties<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64) -> Rows<R> {
     elected(model, &dropped(model, params, seed, params.word("scope") == "model"), params)
+}
+
+/// Σ δᵢ over |A| where |δᵢ| > ε; what only one model changes is multiplied by its factor.
+fn over_the_active<R: Sample>(tensor: &Tensor<R>, deltas: &Rows<R>, params: &Params, alone: &[f64]) -> Vec<R> {
+    let epsilon = R::of(params.number("epsilon"));
+    let one = |j: usize| {
+        let active: Vec<usize> = (0..deltas.len()).filter(|i| deltas[*i][j].abs() > epsilon).collect();
+        let sum = active.iter().fold(R::ZERO, |sum, i| sum + deltas[*i][j]);
+        match active[..] {
+            [] => R::ZERO,
+            [i] => sum * R::of(alone[i]),
+            _ => sum / R::of(active.len() as f64),
+        }
+    };
+    let delta: Vec<R> = (0..tensor.models[0].len()).map(one).collect();
+    model_again(tensor, &delta, params)
+}
+
+fn ram<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    model.iter().map(|tensor| over_the_active(tensor, &task_vectors(tensor), params, &vec![1.0; params.models])).collect()
+}
+
+/// As `ram`, each model's factor being 1 + r·clamp(shared / own, 0, α).
+fn ramplus_tl<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    let merge = |tensor: &Tensor<R>| {
+        let (deltas, epsilon) = (task_vectors(tensor), params.number("epsilon"));
+        let active = |i: usize, j: usize| deltas[i][j].abs() > R::of(epsilon);
+        let factor = |i: usize| {
+            let (mut shared, mut own) = (0.0, 0.0);
+            for j in (0..deltas[i].len()).filter(|j| active(i, *j)) {
+                match (0..deltas.len()).filter(|other| active(*other, j)).count() {
+                    1 => own += 1.0,
+                    _ => shared += 1.0,
+                }
+            }
+            let ratio: f64 = if shared == 0.0 { 0.0 } else { shared / f64::max(own, epsilon) };
+            1.0 + params.number("r") * if ratio < 0.0 { 0.0 } else { ratio }.min(params.number("alpha"))
+        };
+        let factors: Vec<f64> = (0..deltas.len()).map(factor).collect();
+        over_the_active(tensor, &deltas, params, &factors)
+    };
+    model.iter().map(merge).collect()
+}
+
+/// δ·ω, ω = clamp(t / max(|δ|, 1e-6), 0, 1)
+fn nearswap<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    let share = |delta: R| {
+        let size = if delta.abs() > R::of(1e-6) { delta.abs() } else { R::of(1e-6) };
+        match R::of(params.number("t")) / size {
+            share if share <= R::ZERO => R::ZERO,
+            share if share >= R::ONE => R::ONE,
+            share => share,
+        }
+    };
+    let merge = |tensor: &Tensor<R>| {
+        let delta: Vec<R> = task_vectors(tensor)[0].iter().map(|delta| *delta * share(*delta)).collect();
+        model_again(tensor, &delta, params)
+    };
+    model.iter().map(merge).collect()
+}
+
+fn passthrough<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    model.iter().map(|tensor| scale(&tensor.models[0], R::of(params.each("scale")[0]))).collect()
+}
+
+/// Of each task vector the density·n largest after its γ·n largest.
+fn crumbs<R: Sample>(model: &[Tensor<R>], params: &Params) -> Vec<Rows<R>> {
+    thinned(model, params, false, |deltas, i, density| {
+        let one = |delta: &[R]| {
+            let part = |share: f64| (share * delta.len() as f64) as usize;
+            let outliers = part(params.each("gamma")[i]).min(delta.len() - part(density));
+            let (both, outliers) = (largest(delta, part(density) + outliers), largest(delta, outliers));
+            both.iter().zip(&outliers).map(|(both, outlier)| *both && !*outlier).collect()
+        };
+        deltas.iter().map(|tensor| one(&tensor[i])).collect()
+    })
+}
+
+fn breadcrumbs<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    summed(model, crumbs(model, params), params)
+}
+
+fn breadcrumbs_ties<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    elected(model, &crumbs(model, params), params)
+}
+
+/// pᵢ = density − ε + 2ε·rank, the rank from 0 (smallest of its row) to 1.
+fn chances<R: Sample>(row: &[R], density: f64, epsilon: f64) -> Vec<R> {
+    let mut order: Vec<usize> = (0..row.len()).collect();
+    order.sort_by(|i, j| row[*i].by_magnitude(row[*j]).then(j.cmp(i)));
+    let mut chances = vec![R::of(density); row.len()];
+    for (rank, i) in order.into_iter().enumerate().filter(|_| row.len() > 1) {
+        let rank = R::of(rank as f64) / R::of(row.len() as f64 - 1.0);
+        chances[i] = R::of(density - epsilon) + rank * R::of(2.0 * epsilon);
+    }
+    chances
+}
+
+/// mᵢ ~ Bernoulli(pᵢ), each kept element over its own pᵢ.
+fn pruned<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64) -> Vec<Rows<R>> {
+    let rescale = Rescale::named(params.word("rescale"));
+    let prune = |tensor: &Tensor<R>, i: usize, delta: &[R]| {
+        let (density, epsilon) = (params.each("density")[i], params.each("epsilon")[i]);
+        if density == 0.0 || density == 1.0 {
+            return only(delta, &vec![density == 1.0; delta.len()]);
+        }
+        let chances: Vec<R> = delta.chunks(tensor.row).flat_map(|row| chances(row, density, epsilon)).collect();
+        let stream = super::stream(seed, &tensor.name, i);
+        let kept: Vec<bool> = (0..delta.len()).map(|j| super::keeps(stream, j as u64, chances[j].f64())).collect();
+        let dropped = only(delta, &kept);
+        let size = |x: &[R]| in_pairs(&super::magnitudes(x));
+        match rescale {
+            Rescale::Inverse => dropped.iter().zip(&chances).map(|(x, p)| *x / *p).collect(),
+            other => super::thin(delta, &kept, density, other, (size(delta), size(&dropped))),
+        }
+    };
+    let all = |tensor: &Tensor<R>| task_vectors(tensor).iter().enumerate().map(|(i, delta)| prune(tensor, i, delta)).collect();
+    model.iter().map(all).collect()
+}
+
+fn della<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64) -> Rows<R> {
+    elected(model, &pruned(model, params, seed), params)
+}
+
+fn della_linear<R: Sample>(model: &[Tensor<R>], params: &Params, seed: u64) -> Rows<R> {
+    summed(model, pruned(model, params, seed), params)
+}
+
+/// Select by variance, calculate weights of mean squares, erase what disagrees.
+fn sce<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    let merge = |tensor: &Tensor<R>| {
+        let (mut deltas, topk) = (task_vectors(tensor), params.number("select_topk"));
+        let (models, count) = (deltas.len(), tensor.models[0].len());
+        if topk < 1.0 {
+            let variance = |j: usize| {
+                let off: Vec<f64> = deltas.iter().map(|delta| delta[j].f64() - deltas[0][j].f64()).collect();
+                let mean = sum(&off).0 / models as f64;
+                R::of(off.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / models as f64)
+            };
+            let variances: Vec<R> = (0..count).map(variance).collect();
+            let vary = variances.iter().filter(|x| **x != R::ZERO).count();
+            let kept = largest(&variances, (vary as f32 * topk as f32) as usize);
+            deltas = deltas.iter().map(|delta| only(delta, &kept)).collect();
+        }
+        let means: Vec<f64> = deltas.iter().map(|delta| sum(&products(delta, delta)).0 / count as f64).collect();
+        let total = sum(&means).0;
+        let weight = |mean: &f64| if total.is_finite() && total >= 1e-6 { mean / total } else { 1.0 / models as f64 };
+        let weights: Vec<R> = means.iter().map(|mean| R::of(weight(mean))).collect();
+        let totals = tally(count, &deltas);
+        let one = |j: usize| {
+            let agree = (0..models).filter(|i| if totals[j] >= R::ZERO { deltas[*i][j] > R::ZERO } else { deltas[*i][j] < R::ZERO });
+            let (total, divisor) = agree.fold((R::ZERO, R::ZERO), |(s, d), i| (s + deltas[i][j] * weights[i], d + weights[i]));
+            total / if divisor > R::of(1e-6) { divisor } else { R::of(1e-6) }
+        };
+        model_again(tensor, &(0..count).map(one).collect::<Vec<_>>(), params)
+    };
+    model.iter().map(merge).collect()
+}
+
+/// Σ p ln(p/q) of two rows' softmaxes.
+fn divergence(x: &[f64], base: &[f64]) -> f64 {
+    let softmax = |x: &[f64]| {
+        let largest = x.iter().fold(f64::NEG_INFINITY, |a, b| a.max(*b));
+        let powers: Vec<f64> = x.iter().map(|x| (x - largest).exp()).collect();
+        let total = sum(&powers).0;
+        powers.iter().map(|power| power / total + 1e-8).collect::<Vec<_>>()
+    };
+    match softmax(x).iter().zip(softmax(base)).map(|(p, q)| p * (p / q).ln()).sum::<f64>() {
+        negative if negative < 0.0 => 0.0,
+        divergence => divergence,
+    }
+}
+
+/// δ where |δ|·KL reaches median + 1.5·(Q₃ − Q₁) of the tensor.
+fn arcee_fusion<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    let merge = |tensor: &Tensor<R>| {
+        let delta = &task_vectors(tensor)[0];
+        let wide = |x: &[R]| x.iter().map(|x| x.f64()).collect::<Vec<_>>();
+        let (base, change) = (wide(tensor.base.as_ref().unwrap()), wide(delta));
+        let rows = base.chunks(tensor.row).zip(change.chunks(tensor.row));
+        let importance = |(base, change): (&[f64], &[f64])| {
+            let moved = divergence(&base.iter().zip(change).map(|(b, d)| b + d).collect::<Vec<_>>(), base);
+            change.iter().map(|d| R::of(d.abs() * moved)).collect::<Vec<_>>()
+        };
+        let importances: Vec<R> = rows.flat_map(importance).collect();
+        let mut sorted = importances.clone();
+        sorted.sort_by(|a, b| a.by_magnitude(*b));
+        let quantile = |q: f64| sorted[(q * (sorted.len() - 1) as f64) as usize];
+        let kept: Vec<bool> = match sorted.len() {
+            0 => Vec::new(),
+            _ => {
+                let least = quantile(0.5) + R::of(1.5) * (quantile(0.75) - quantile(0.25));
+                importances.iter().map(|s| *s >= least).collect()
+            }
+        };
+        model_again(tensor, &only(delta, &kept), params)
+    };
+    model.iter().map(merge).collect()
 }
