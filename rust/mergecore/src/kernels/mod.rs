@@ -9,6 +9,7 @@ pub mod blend;
 pub mod bracket;
 pub mod cutoff;
 pub mod elect;
+pub mod low_rank;
 pub mod mask;
 pub mod select;
 pub mod thin;
