@@ -93,14 +93,15 @@ def _prepare(request: Recipe, from_file: bool, quiet: bool, **limits: int | None
     references = recipe_models(recipe.to_json(checked), from_file)
     if lacks_base:
         references.remove(_STAND_IN)
-    locations = {reference: hub.locate(reference, quiet=quiet) for reference in references}
+    places = {reference: hub.locate_both(reference, quiet=quiet) for reference in references}
     if lacks_base:
-        models = {model: locations[model] for model in recipe.models_of(request)}
+        models = {model: places[model][0] for model in recipe.models_of(request)}
         base = lineage.common_base(models, request["merge_method"]).reference
         request["base_model"] = base
-        locations[base] = hub.locate(base, quiet=quiet)
+        places[base] = hub.locate_both(base, quiet=quiet)
         notes.append(f"the base is {base}: the models name it")
-    request = _spelled_alike(request, locations)
+    request = _spelled_alike(request, places)
+    locations = {reference: model for reference, (model, _) in places.items()}
     donor, note = side_files.choose_donor(request, locations)
     request["donor"] = donor
     notes += [note] if note else []
@@ -108,7 +109,8 @@ def _prepare(request: Recipe, from_file: bool, quiet: bool, **limits: int | None
         notes.append(f"{donor} has no config.json: the output has weights, but is no whole model")
     plan = Plan(
         recipe.to_json(request),
-        {reference: str(path) for reference, path in locations.items()},
+        {reference: str(model) for reference, model in locations.items()},
+        adapters={r: str(adapter) for r, (_, adapter) in places.items() if adapter is not None},
         from_file=from_file,
         **limits,
     )
@@ -129,16 +131,17 @@ def _as_model_errors() -> Iterator[None]:
         raise ModelError(f"{where}{(error.strerror or str(error)).lower()}") from error
 
 
-def _spelled_alike(request: Recipe, locations: dict[str, Path]) -> Recipe:
+def _spelled_alike(request: Recipe, places: dict[str, tuple[Path, Path | None]]) -> Recipe:
     """The recipe with one name for one place: `base/` among the models is the base, no model."""
-    names: dict[str, str] = {}
-    for reference in [request.get("base_model"), *locations]:
-        if isinstance(reference, str) and reference in locations:
-            names.setdefault(os.path.realpath(locations[reference]), reference)
-    return recipe.with_references(
-        request,
-        lambda name: names[os.path.realpath(locations[name])] if name in locations else name,
-    )
+    real = {
+        reference: tuple(os.path.realpath(path) for path in place if path is not None)
+        for reference, place in places.items()
+    }
+    names: dict[tuple[str, ...], str] = {}
+    for reference in [request.get("base_model"), *places]:
+        if isinstance(reference, str) and reference in places:
+            names.setdefault(real[reference], reference)
+    return recipe.with_references(request, lambda name: names[real[name]] if name in real else name)
 
 
 def _lacks_base(request: Recipe) -> bool:

@@ -30,15 +30,6 @@ wide! {
 }
 
 wide! {
-    /// delta_j ← weight_j + delta_j · scale, each step rounded.
-    pub fn lay_on<R>(weight: &[R], scale: R, delta: &mut [R]) {
-        for (d, w) in delta.iter_mut().zip(weight) {
-            *d = *w + *d * scale;
-        }
-    }
-}
-
-wide! {
     /// x_j ← x_j · factor_j
     pub fn stretch<R>(x: &mut [R], factors: &[R]) {
         for (x, f) in x.iter_mut().zip(factors) {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::super::{Bytes, Tensor};
 use crate::dtype::{Dtype, Real};
 use crate::error::Result;
-use crate::kernels::{angle, low_rank};
+use crate::kernels::{angle, blend, low_rank};
 
 /// Elements of a row that are computed at a time, so that they stay in the core's nearest cache.
 const STRIP: usize = 2048;
@@ -87,7 +87,7 @@ impl<R: Real> Adapted<R> {
             let (weights, sums) = (&mut weights[..length], &mut sums[..length]);
             R::decode(dtype, &raw[done * size..(done + length) * size], weights);
             low_rank::row(&factors.left[row * self.rank..(row + 1) * self.rank], &factors.right, self.columns, column, sums);
-            low_rank::lay_on(weights, R::of(self.patch.scale), sums);
+            blend::attach(sums, weights, R::of(self.patch.scale));
             see(row, column, sums);
             done += length;
         }
