@@ -109,3 +109,33 @@ def test_the_same_weights(tmp_path: Path, case: str, dtype: str) -> None:
         inputs = [before[name]] if name in before else []
         error = adapters.ulps(tensor, want[name].astype(np.float64), *inputs)
         assert error <= allowed, f"{name}: {error} units in the last place"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_peft_reads_what_is_extracted(tmp_path: Path, config: Any) -> None:
+    from mergecore.models.extraction import extract
+
+    torch.manual_seed(4)
+    base = model_of(config)
+    base.save_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        for name, parameter in base.named_parameters():
+            if not name.endswith(("c_attn.bias", "c_proj.bias", "c_fc.bias")):
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    base.save_pretrained(tmp_path / "tuned")
+    places = (tmp_path / place for place in ("tuned", "base", "adapter"))
+    parts = extract(*places, rank=6, base_name=str(tmp_path / "base"))
+    assert {part.how for part in parts} == {"lora", "whole"}
+
+    loaded = type(base).from_pretrained(tmp_path / "base")
+    PeftModel.from_pretrained(loaded, tmp_path / "adapter").merge_and_unload().save_pretrained(
+        tmp_path / "peft"
+    )
+    mergecore.merge([f"{tmp_path}/base+{tmp_path}/adapter"], "linear", out=tmp_path / "ours")
+    ours, want = checkpoints.load(tmp_path / "ours"), checkpoints.load(tmp_path / "peft")
+    before = checkpoints.load(tmp_path / "base")
+    assert ours.keys() == want.keys()
+    for name, tensor in ours.items():
+        assert adapters.ulps(tensor, want[name].astype(np.float64), before[name]) <= 1, name
+        assert not np.array_equal(tensor, before[name]) or name.endswith(".bias")
