@@ -313,6 +313,19 @@ def test_folders_that_are_not_what_they_should_be(tmp_path, rng, refused):
     assert "pickled" in said("base+adapter")
 
 
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [("../base", False), ("../other", True), ("../absent", False), ("org/elsewhere", False)],
+)
+def test_an_adapter_that_is_for_another_model_is_noted(tmp_path, rng, named, says):
+    for name in ("base", "other"):
+        checkpoints.save(tmp_path / name, base_of(rng))
+    adapters.save(tmp_path / "a", lora_of(rng, UP, 4), base_model_name_or_path=named)
+    request = recipe.build("linear", [f"{tmp_path}/base+{tmp_path}/a"])
+    notes = prepare(request).summary["notes"]
+    assert any(f"it is for {tmp_path}/other" in note for note in notes) == says
+
+
 def test_paths_with_a_plus_of_their_own(tmp_path, rng):
     base = base_of(rng)
     tensors = lora_of(rng, UP, 4)

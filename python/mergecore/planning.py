@@ -15,6 +15,7 @@ from mergecore import recipe, registry, side_files
 from mergecore._mergecore import Plan, recipe_models
 from mergecore.errors import MergecoreError, ModelError, RecipeError
 from mergecore.models import hub, lineage
+from mergecore.models.reference import split
 from mergecore.recipe import Recipe
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -100,6 +101,7 @@ def _prepare(request: Recipe, from_file: bool, quiet: bool, **limits: int | None
         request["base_model"] = base
         places[base] = hub.locate_both(base, quiet=quiet)
         notes.append(f"the base is {base}: the models name it")
+    notes += _of_other_models(places)
     request = _spelled_alike(request, places)
     locations = {reference: model for reference, (model, _) in places.items()}
     donor, note = side_files.choose_donor(request, locations)
@@ -142,6 +144,20 @@ def _spelled_alike(request: Recipe, places: dict[str, tuple[Path, Path | None]])
         if isinstance(reference, str) and reference in places:
             names.setdefault(real[reference], reference)
     return recipe.with_references(request, lambda name: names[real[name]] if name in real else name)
+
+
+def _of_other_models(places: dict[str, tuple[Path, Path | None]]) -> Iterator[str]:
+    """Notes on adapters that say they are for another model than the one they are put on."""
+    for reference, (_, adapter) in places.items():
+        named = lineage.named_base(adapter) if adapter is not None else None
+        model = lineage.Ancestor(split(reference)[0], reference)
+        if not model.is_here:
+            model = model._replace(reference=model.reference.split("@")[0])
+        # A folder may be a copy of what the hub has: only like is told from like.
+        if named is None or not named.found or named.is_here != model.is_here:
+            continue
+        if named.identity != model.identity:
+            yield f"the adapter of {reference} says that it is for {named.reference}"
 
 
 def _lacks_base(request: Recipe) -> bool:

@@ -30,10 +30,14 @@ class Ancestor(NamedTuple):
     """False for a path that is not there."""
 
     @property
+    def is_here(self) -> bool:
+        return Path(self.reference).expanduser().exists()
+
+    @property
     def identity(self) -> str:
         """The same text for the same model: the real path, or the hub id in small letters."""
         path = Path(self.reference).expanduser()
-        return os.path.realpath(path) if path.exists() else self.reference.lower()
+        return os.path.realpath(path) if self.is_here else self.reference.lower()
 
 
 def common_base(models: Mapping[str, Path], method: str) -> Ancestor:

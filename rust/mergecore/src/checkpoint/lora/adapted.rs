@@ -14,7 +14,7 @@ use crate::kernels::{angle, blend, low_rank};
 
 /// Elements of a row that are computed at a time, so that they stay in the core's nearest cache.
 const STRIP: usize = 2048;
-/// Elements that the pass for the norms reads at a time, at least.
+/// Elements that are read of the weight at a time.
 const READ: usize = 1 << 16;
 
 /// What is put on a weight.
@@ -76,16 +76,23 @@ impl<R: Real> Adapted<R> {
     /// Shows `count` elements from `first` on, row by row and strip by strip, the patch added but not stretched: `see(row, column, sums)`.
     fn strips(&self, factors: &Factors<R>, first: usize, count: usize, see: &mut dyn FnMut(usize, usize, &mut [R])) -> Result<()> {
         let (dtype, size) = (self.weight.read_as(), self.weight.read_as().size());
-        let mut raw = vec![0; count * size];
-        self.weight.read(first as u64, &mut raw)?;
+        let mut raw = vec![0; count.min(READ) * size];
         let (mut weights, mut sums) = ([R::ZERO; STRIP], [R::ZERO; STRIP]);
+        let mut ahead: &[u8] = &[];
         let mut done = 0;
         while done < count {
+            if ahead.is_empty() {
+                let raw = &mut raw[..READ.min(count - done) * size];
+                self.weight.read((first + done) as u64, raw)?;
+                ahead = raw;
+            }
             let (row, column) = ((first + done) / self.columns, (first + done) % self.columns);
-            // A strip ends where the row does, and at the same columns whatever is read.
-            let length = (STRIP - column % STRIP).min(self.columns - column).min(count - done);
+            // A strip ends where the row does, and where what was read does.
+            let length = STRIP.min(self.columns - column).min(ahead.len() / size);
             let (weights, sums) = (&mut weights[..length], &mut sums[..length]);
-            R::decode(dtype, &raw[done * size..(done + length) * size], weights);
+            let now;
+            (now, ahead) = ahead.split_at(length * size);
+            R::decode(dtype, now, weights);
             low_rank::row(&factors.left[row * self.rank..(row + 1) * self.rank], &factors.right, self.columns, column, sums);
             blend::attach(sums, weights, R::of(self.patch.scale));
             see(row, column, sums);
@@ -99,14 +106,11 @@ impl<R: Real> Adapted<R> {
         let Some(magnitude) = &self.patch.magnitude else { return Ok(None) };
         let make = || -> Result<Vec<R>> {
             let mut squares = vec![0.0; if self.patch.transposed { self.columns } else { self.rows }];
-            let step = (READ / self.columns.max(1)).max(1);
-            for start in (0..self.rows).step_by(step) {
-                let count = step.min(self.rows - start) * self.columns;
-                self.strips(factors, start * self.columns, count, &mut |row, column, sums| match self.patch.transposed {
-                    false => squares[row] += angle::dot(sums, sums),
-                    true => low_rank::add_squares(&mut squares[column..], sums),
-                })?;
-            }
+            // Always the whole weight from its beginning, so that the sums are taken of the same strips.
+            self.strips(factors, 0, self.rows * self.columns, &mut |row, column, sums| match self.patch.transposed {
+                false => squares[row] += angle::dot(sums, sums),
+                true => low_rank::add_squares(&mut squares[column..], sums),
+            })?;
             let magnitudes = whole::<R>(magnitude)?;
             Ok(magnitudes.into_iter().zip(squares).map(|(m, square)| m / R::of(square.sqrt())).collect())
         };
