@@ -10,7 +10,7 @@ from huggingface_hub import constants, errors
 
 import checkpoints
 from mergecore import ModelError, ModelNotFoundError
-from mergecore.models.hub import is_hub_id, locate
+from mergecore.models.hub import is_hub_id, locate, locate_both
 
 
 def hub_error(kind):
@@ -92,13 +92,30 @@ def test_offline_is_said(hub, monkeypatch):
         locate("org/model")
 
 
-def test_other_formats_and_adapters_are_refused(hub, tmp_path):
+def test_other_formats_and_bare_adapters_are_refused(hub, tmp_path):
     (tmp_path / "cache").mkdir()
     hub(tmp_path / "cache")
     with pytest.raises(ModelError, match="no safetensors"):
         locate("org/model")
-    with pytest.raises(ModelError, match="adapter"):
-        locate("org/model+org/adapter")
+    (tmp_path / "cache/adapter_model.safetensors").touch()
+    with pytest.raises(ModelError, match=r"give MODEL\+org/adapter"):
+        locate("org/adapter")
+    config = '{"base_model_name_or_path": "org/base"}'
+    (tmp_path / "cache/adapter_config.json").write_text(config)
+    with pytest.raises(ModelError, match=r"give org/base\+org/adapter"):
+        locate("org/adapter")
+
+
+def test_an_adapter_is_fetched_without_what_belongs_to_a_model(hub, tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/adapter_model.safetensors").touch()
+    asked = hub(tmp_path / "cache")
+    assert locate_both("base+org/adapter@v2") == (Path("base"), tmp_path / "cache")
+    ((repo, options),) = asked
+    assert (repo, options["revision"]) == ("org/adapter", "v2")
+    assert all(pattern.startswith("adapter_") for pattern in options["allow_patterns"])
+    assert locate_both("base") == (Path("base"), None)
 
 
 def test_what_reads_as_a_hub_id():

@@ -24,7 +24,7 @@ __version__: str
 
 def registry() -> str: ...
 def recipe_models(recipe: str, from_file: bool = False) -> list[str]: ...
-def checkpoint(path: str) -> str: ...
+def checkpoint(path: str, adapter: str | None = None) -> str: ...
 def verify(
     path: str,
     threads: int | None = None,
@@ -48,6 +48,7 @@ class Plan:
         recipe: str,
         locations: dict[str, str],
         *,
+        adapters: dict[str, str] | None = None,
         from_file: bool = False,
         threads: int | None = None,
         max_memory: int | None = None,

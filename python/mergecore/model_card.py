@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from mergecore import recipe
+from mergecore.models.reference import each_part
 
 
 def rendered(summary: Mapping[str, Any], out: Path) -> str:
@@ -48,6 +49,10 @@ def rendered(summary: Mapping[str, Any], out: Path) -> str:
 
 def seen_from(reference: str, out: Path) -> str:
     """A reference that holds in the folder `out`: a local neighbour's is relative to it."""
+    return each_part(reference, lambda part: _part_seen_from(part, out))
+
+
+def _part_seen_from(reference: str, out: Path) -> str:
     path = Path(reference).expanduser()
     if not path.exists():
         return reference

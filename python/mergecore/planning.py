@@ -15,6 +15,7 @@ from mergecore import recipe, registry, side_files
 from mergecore._mergecore import Plan, recipe_models
 from mergecore.errors import MergecoreError, ModelError, RecipeError
 from mergecore.models import hub, lineage
+from mergecore.models.reference import split
 from mergecore.recipe import Recipe
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -90,7 +91,9 @@ def prepare(
 def _prepare(request: Recipe, from_file: bool, quiet: bool, **limits: int | None) -> Prepared:
     request = recipe.with_references(request, lambda reference: reference)
     here = {name: Path(name).expanduser() for name in recipe.references_of(request)}
-    request = _spelled_alike(request, {name: path for name, path in here.items() if path.exists()})
+    request = _spelled_alike(
+        request, {name: (path, None) for name, path in here.items() if path.exists()}
+    )
     notes: list[str] = []
     lacks_base = _lacks_base(request)
     # The engine checks the whole recipe before anything is downloaded; a base still to be found is
@@ -99,14 +102,16 @@ def _prepare(request: Recipe, from_file: bool, quiet: bool, **limits: int | None
     references = recipe_models(recipe.to_json(checked), from_file)
     if lacks_base:
         references.remove(_STAND_IN)
-    locations = {reference: hub.locate(reference, quiet=quiet) for reference in references}
+    places = {reference: hub.locate_both(reference, quiet=quiet) for reference in references}
     if lacks_base:
-        models = {model: locations[model] for model in recipe.models_of(request)}
+        models = {model: places[model][0] for model in recipe.models_of(request)}
         base = lineage.common_base(models, request["merge_method"]).reference
         request["base_model"] = base
-        locations[base] = hub.locate(base, quiet=quiet)
+        places[base] = hub.locate_both(base, quiet=quiet)
         notes.append(f"the base is {base}: the models name it")
-    request = _spelled_alike(request, locations)
+    notes += _of_other_models(places)
+    request = _spelled_alike(request, places)
+    locations = {reference: model for reference, (model, _) in places.items()}
     donor, note = side_files.choose_donor(request, locations)
     request["donor"] = donor
     notes += [note] if note else []
@@ -114,7 +119,8 @@ def _prepare(request: Recipe, from_file: bool, quiet: bool, **limits: int | None
         notes.append(f"{donor} has no config.json: the output has weights, but is no whole model")
     plan = Plan(
         recipe.to_json(request),
-        {reference: str(path) for reference, path in locations.items()},
+        {reference: str(model) for reference, model in locations.items()},
+        adapters={r: str(adapter) for r, (_, adapter) in places.items() if adapter is not None},
         from_file=from_file,
         **limits,
     )
@@ -135,15 +141,31 @@ def _as_model_errors() -> Iterator[None]:
         raise ModelError(f"{where}{(error.strerror or str(error)).lower()}") from error
 
 
-def _spelled_alike(request: Recipe, locations: dict[str, Path]) -> Recipe:
+def _spelled_alike(request: Recipe, places: dict[str, tuple[Path, Path | None]]) -> Recipe:
     """The recipe with one name for one place: `base/` among the models is the base, no model."""
-    names: dict[str, str] = {}
-    for reference in [request.get("base_model"), *locations]:
-        if isinstance(reference, str) and reference in locations:
-            names.setdefault(_identity(locations[reference]), reference)
-    return recipe.with_references(
-        request, lambda name: names[_identity(locations[name])] if name in locations else name
-    )
+    real = {
+        reference: tuple(_identity(path) for path in place if path is not None)
+        for reference, place in places.items()
+    }
+    names: dict[tuple[str, ...], str] = {}
+    for reference in [request.get("base_model"), *places]:
+        if isinstance(reference, str) and reference in places:
+            names.setdefault(real[reference], reference)
+    return recipe.with_references(request, lambda name: names[real[name]] if name in real else name)
+
+
+def _of_other_models(places: dict[str, tuple[Path, Path | None]]) -> Iterator[str]:
+    """Notes on adapters that say they are for another model than the one they are put on."""
+    for reference, (_, adapter) in places.items():
+        named = lineage.named_base(adapter) if adapter is not None else None
+        model = lineage.Ancestor(split(reference)[0], reference)
+        if not model.is_here:
+            model = model._replace(reference=model.reference.split("@")[0])
+        # A folder may be a copy of what the hub has: only like is told from like.
+        if named is None or not named.found or named.is_here != model.is_here:
+            continue
+        if named.identity != model.identity:
+            yield f"the adapter of {reference} says that it is for {named.reference}"
 
 
 def _identity(path: Path) -> str:

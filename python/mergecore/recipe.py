@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from mergecore.errors import RecipeError
+from mergecore.models.reference import each_part
 from mergecore.registry import Method, find, methods
 
 Recipe: TypeAlias = dict[str, Any]
@@ -123,9 +124,11 @@ def load(path: str | Path) -> Recipe:
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe is a mapping that begins with merge_method: NAME")
     written_here = (path.parent / "mergecore.json").is_file()
-    return with_references(
-        content, lambda reference: _placed(reference, path.parent, beside_first=written_here)
-    )
+
+    def placed(part: str) -> str:
+        return _placed(part, path.parent, beside_first=written_here)
+
+    return with_references(content, lambda reference: each_part(reference, placed))
 
 
 def with_references(recipe: Recipe, change: Callable[[str], str]) -> Recipe:

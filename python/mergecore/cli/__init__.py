@@ -20,6 +20,7 @@ _COMMANDS = {
     "merge": "Merge models into a new one.",
     "run": "Run a recipe.",
     "extrapolate": "Go on from a model in the direction it came.",
+    "extract-lora": "Write what a model changed as a LoRA adapter.",
     "methods": "Show the merge methods and their parameters.",
     "show": "Show what is in a model, or what a recipe would do.",
     "verify": "Check a merged model against its manifest.",
@@ -40,7 +41,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"mergecore.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command = getattr(importlib.import_module(f"mergecore.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return command
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mergecore.cli import terminal
 from mergecore.cli.options import Running
+from mergecore.models.reference import split
 from mergecore.planning import prepare
 from mergecore.recipe import Recipe
 
@@ -127,6 +128,8 @@ def _some(names: Sequence[str]) -> str | None:
 
 
 def _last_part(reference: str) -> str:
+    model, adapter = split(reference)
+    reference = adapter or model  # of adapters on one base, they are what differs
     path = Path(reference).expanduser()
     if path.exists():
         path = path.resolve()

@@ -32,7 +32,7 @@ def show(what: str, tensors: bool, as_json: bool) -> None:
     if path.suffix in recipe.SUFFIXES and not path.is_dir():
         _show_recipe(path, tensors, as_json)
         return
-    description = anatomy.describe(hub.locate(what, quiet=as_json))
+    description = anatomy.describe(*hub.locate_both(what, quiet=as_json))
     if as_json:
         terminal.object_as_json(description)
     else:

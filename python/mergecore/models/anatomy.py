@@ -11,11 +11,12 @@ from typing import Any
 from mergecore import _mergecore, side_files
 
 
-def describe(location: Path) -> dict[str, Any]:
+def describe(location: Path, adapter: Path | None = None) -> dict[str, Any]:
     """Describes a model from its headers and config; no weight is read.
 
     Args:
         location: A model's folder, or a `.safetensors` file.
+        adapter: The folder of an adapter on it.
 
     Returns:
         `path`, `format`, `files` (name and bytes of each), `bytes`, `parameters`, `dtypes` (how
@@ -27,7 +28,9 @@ def describe(location: Path) -> dict[str, Any]:
         ModelError: The checkpoint is malformed.
         ModelNotFoundError: There is none.
     """
-    found = json.loads(_mergecore.checkpoint(str(location)))
+    found = json.loads(
+        _mergecore.checkpoint(str(location), None if adapter is None else str(adapter))
+    )
     config = _config(side_files.folder_of(location))
     names = [tensor["name"] for tensor in found["tensors"]]
     return {

@@ -1,10 +1,12 @@
 """Where is a model? A reference becomes a folder or file on this machine.
 
-A reference is a local path, or a hub id `org/name[@revision]`. What exists locally wins.
+A reference is a local path, or a hub id `org/name[@revision]`; `model+adapter` is two of them. What
+exists locally wins.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -12,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mergecore.errors import ModelError, ModelNotFoundError
+from mergecore.models import reference as references
 
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
@@ -22,13 +25,29 @@ _WANTED = [
     *("*.md", "LICENSE*", "NOTICE*"),
 ]
 _UNWANTED = ["consolidated*", "*/*"]
+_OF_AN_ADAPTER = ["adapter_*.safetensors", "adapter_*.json"]
 
 
-def locate(reference: str, *, quiet: bool = False) -> Path:
+def locate_both(reference: str, *, quiet: bool = False) -> tuple[Path, Path | None]:
+    """Finds a model, and the adapter on it if the reference is `model+adapter`.
+
+    Raises:
+        MergecoreError: As `locate` does.
+    """
+    model, adapter = references.split(reference)
+    if adapter is None:
+        return locate(model, quiet=quiet), None
+    if not model or not adapter:
+        raise ModelError(f"{reference}: an adapter on a model is given as MODEL+ADAPTER")
+    return locate(model, quiet=quiet), locate(adapter, adapter=True, quiet=quiet)
+
+
+def locate(reference: str, *, adapter: bool = False, quiet: bool = False) -> Path:
     """Finds a model on this machine, or fetches it from the hub.
 
     Args:
         reference: A local folder or `.safetensors` file, or `org/name[@revision]`.
+        adapter: Whether it is an adapter, of which only the weights and their config are fetched.
         quiet: Show no progress of a download.
 
     Returns:
@@ -41,15 +60,22 @@ def locate(reference: str, *, quiet: bool = False) -> Path:
     path = Path(reference).expanduser()
     if path.exists():
         return path
-    if "+" in reference:
-        raise ModelError(
-            f"{reference}: an adapter on a model cannot be merged yet; merge it into its model "
-            "first (peft's merge_and_unload) and give the folder"
-        )
     match = _HUB_ID.fullmatch(reference)
     if match is None or _looks_local(reference):
         raise ModelNotFoundError(f"{reference}: no such file or folder{_sibling(path)}")
-    return _fetch(reference, match["repo"], match["revision"], quiet)
+    wanted = _OF_AN_ADAPTER if adapter else _WANTED
+    folder = _fetch(reference, match["repo"], match["revision"], wanted, quiet)
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{reference}: the hub has no safetensors weights of it, the only format that is read; "
+            "save it once with transformers' save_pretrained and give the folder"
+        )
+    if not adapter and all(
+        file.name.startswith("adapter_") for file in folder.glob("*.safetensors")
+    ):
+        base = _base_of_adapter(folder)
+        raise ModelError(f"{reference}: is an adapter, not a model; give {base}+{reference}")
+    return folder
 
 
 def is_hub_id(reference: str) -> bool:
@@ -71,7 +97,7 @@ def is_known(reference: str) -> bool:
     return True
 
 
-def _fetch(reference: str, repo: str, revision: str | None, quiet: bool) -> Path:
+def _fetch(reference: str, repo: str, revision: str | None, wanted: list[str], quiet: bool) -> Path:
     from huggingface_hub import snapshot_download, utils
 
     # The client's progress bar is for terminals; in a pipe it is a line after a line.
@@ -81,7 +107,7 @@ def _fetch(reference: str, repo: str, revision: str | None, quiet: bool) -> Path
         utils.disable_progress_bars()  # type: ignore[attr-defined]
     try:
         folder = snapshot_download(
-            repo, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
+            repo, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED
         )
     except Exception as error:
         # The client lets through the errors of its HTTP library, which has changed before and
@@ -90,12 +116,16 @@ def _fetch(reference: str, repo: str, revision: str | None, quiet: bool) -> Path
     finally:
         if hush:
             utils.enable_progress_bars()  # type: ignore[attr-defined]
-    if not any(Path(folder).glob("*.safetensors")):
-        raise ModelError(
-            f"{reference}: the hub has no safetensors weights of it, the only format that is read; "
-            "save it once with transformers' save_pretrained and give the folder"
-        )
     return Path(folder)
+
+
+def _base_of_adapter(folder: Path) -> str:
+    """The model that an adapter says it is for."""
+    try:
+        base = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+        return str(base["base_model_name_or_path"] or "MODEL")
+    except (OSError, ValueError, KeyError, TypeError):
+        return "MODEL"
 
 
 def _refusal(error: Exception, repo: str, revision: str | None) -> str:

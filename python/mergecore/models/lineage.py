@@ -16,6 +16,7 @@ import yaml
 
 from mergecore.errors import RecipeError
 from mergecore.models.hub import is_hub_id, is_known
+from mergecore.models.reference import split
 
 
 class Ancestor(NamedTuple):
@@ -29,10 +30,14 @@ class Ancestor(NamedTuple):
     """False for a path that is not there."""
 
     @property
+    def is_here(self) -> bool:
+        return Path(self.reference).expanduser().exists()
+
+    @property
     def identity(self) -> str:
         """The same text for the same model: the real path, or the hub id in small letters."""
         path = Path(self.reference).expanduser()
-        return os.path.realpath(path) if path.exists() else self.reference.lower()
+        return os.path.realpath(path) if self.is_here else self.reference.lower()
 
 
 def common_base(models: Mapping[str, Path], method: str) -> Ancestor:
@@ -64,15 +69,18 @@ def common_base(models: Mapping[str, Path], method: str) -> Ancestor:
 def named_base(location: Path, reference: str | None = None) -> Ancestor | None:
     """The base that one model names, or None.
 
-    Asked in turn: `base_model` in the front matter of README.md (a string, or a list of one),
-    adapter_config.json's `base_model_name_or_path`, and config.json's `base_model`, then its
-    `_name_or_path`. The last is often the model itself or a path on somebody else's machine, so it
-    counts only if it can be found and is another model.
+    The base of `model+adapter` is the model. Else asked in turn: `base_model` in the front matter
+    of README.md (a string, or a list of one), adapter_config.json's `base_model_name_or_path`, and
+    config.json's `base_model`, then its `_name_or_path`. The last is often the model itself or a
+    path on somebody else's machine, so it counts only if it can be found and is another model.
 
     Args:
         location: The model's folder or file.
         reference: How the user calls it, so that a relative answer can be told in the same terms.
     """
+    model, adapter = split(reference or "")
+    if adapter is not None:
+        return Ancestor(model, "the model that its adapter is on")
     folder = location if location.is_dir() else location.parent
     called = Path(reference).expanduser() if reference else folder
     called = folder if not called.exists() else called if called.is_dir() else called.parent

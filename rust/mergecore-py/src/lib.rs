@@ -42,12 +42,13 @@ struct Plan {
 #[pymethods]
 impl Plan {
     #[new]
-    #[pyo3(signature = (recipe, locations, *, from_file = false, threads = None, max_memory = None, shard_size = None, tile = None))]
+    #[pyo3(signature = (recipe, locations, *, adapters = None, from_file = false, threads = None, max_memory = None, shard_size = None, tile = None))]
     #[allow(clippy::too_many_arguments)] // the Python signature
     fn new(
         py: Python,
         recipe: String,
         locations: BTreeMap<String, PathBuf>,
+        adapters: Option<BTreeMap<String, PathBuf>>,
         from_file: bool,
         threads: Option<usize>,
         max_memory: Option<u64>,
@@ -58,7 +59,11 @@ impl Plan {
             let recipe = Recipe::parse(&recipe, from_file)?;
             let open = |reference: String| {
                 let path = locations.get(&reference).cloned().unwrap_or_else(|| PathBuf::from(&reference));
-                Checkpoint::open(&reference, &path)
+                let model = Checkpoint::open(&reference, &path)?;
+                match adapters.as_ref().and_then(|adapters| adapters.get(&reference)) {
+                    Some(adapter) => model.adapted(adapter),
+                    None => Ok(model),
+                }
             };
             let checkpoints = recipe.references().into_iter().map(open).collect::<Result<_>>()?;
             let plan = plan::plan(recipe, checkpoints)?;
@@ -88,8 +93,13 @@ impl Plan {
 }
 
 #[pyfunction]
-fn checkpoint(py: Python, path: PathBuf) -> PyResult<String> {
-    enter(py, &Watch::default(), None, || Checkpoint::open(&path.to_string_lossy(), &path).map(|c| report::contents(&c).to_string()))
+#[pyo3(signature = (path, adapter = None))]
+fn checkpoint(py: Python, path: PathBuf, adapter: Option<PathBuf>) -> PyResult<String> {
+    enter(py, &Watch::default(), None, || {
+        let model = Checkpoint::open(&path.to_string_lossy(), &path)?;
+        let model = adapter.iter().try_fold(model, |model, adapter| model.adapted(adapter))?;
+        Ok(report::contents(&model).to_string())
+    })
 }
 
 #[pyfunction]

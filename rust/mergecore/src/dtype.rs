@@ -91,6 +91,7 @@ pub trait Real:
     + std::ops::Div<Output = Self>
     + 'static
 {
+    const DTYPE: Dtype;
     const ZERO: Self;
     const ONE: Self;
     /// Bits of a magnitude (the sign is not one of them): 31 or 63.
@@ -160,6 +161,7 @@ macro_rules! real {
 }
 
 impl Real for f32 {
+    const DTYPE: Dtype = Dtype::F32;
     real!(f32, u32, 31);
 
     fn decode(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
@@ -184,6 +186,7 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
+    const DTYPE: Dtype = Dtype::F64;
     real!(f64, u64, 63);
 
     fn decode(dtype: Dtype, bytes: &[u8], out: &mut [f64]) {

@@ -41,7 +41,13 @@ pub fn recipe_hash(plan: &Plan, layout: &Layout) -> String {
 
 /// The inputs' fingerprints, by reference.
 pub fn fingerprints(plan: &Plan) -> Result<Json> {
-    let one = |c: &Checkpoint| Ok(json!({"model": c.reference, "path": c.path, "files": c.fingerprint()?}));
+    let one = |c: &Checkpoint| {
+        let mut print = json!({"model": c.reference, "path": c.path, "files": c.fingerprint()?});
+        if let Some(adapter) = &c.adapter {
+            print["adapter"] = json!(adapter);
+        }
+        Ok(print)
+    };
     plan.checkpoints.iter().map(one).collect::<Result<Vec<Json>>>().map(Json::Array)
 }
 

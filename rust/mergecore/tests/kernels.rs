@@ -10,7 +10,7 @@ use mergecore::kernels::cutoff::Cutoff;
 use mergecore::kernels::gram::{self, Gram};
 use mergecore::kernels::select::{Seen, Selector};
 use mergecore::kernels::thin::{Rescale, Thin};
-use mergecore::kernels::{angle, blend, elect, mask};
+use mergecore::kernels::{angle, blend, elect, low_rank, mask};
 use naive::numbers;
 use proptest::prelude::*;
 use rows::{element_of, flavours, lengths, row, rows, Dice, Flavour, Sample};
@@ -171,6 +171,24 @@ macro_rules! kernels {
                     let mut out = row::<R>(seed, height * width, Flavour::Wild);
                     gram::combine_columns(&mut out, &a, &s, &b, &t);
                     assert_same(&out, &naive::combine_columns(&a, &s, &b, &t))?;
+                }
+
+                #[test]
+                fn a_product_is_summed_in_the_order_of_the_ranks(
+                    seed: u64, count in 0..70usize, rank in 0..11usize, (before, after) in (0..5usize, 0..5usize), flavour in flavours(),
+                ) {
+                    let stride = before + count + after;
+                    let (left, right) = (row::<R>(seed, rank, flavour), row::<R>(!seed, rank * stride, flavour));
+                    let mut out = row::<R>(seed ^ 7, count, Flavour::Wild);
+                    low_rank::row(&left, &right, stride, before, &mut out);
+                    assert_same(&out, &naive::product(&left, &right, stride, before, count))?;
+                    let stretched: Vec<R> = out.iter().zip(&right).map(|(x, f)| *x * *f).collect();
+                    let length = stretched.len();
+                    low_rank::stretch(&mut out[..length], &right[..length]);
+                    assert_same(&out[..length], &stretched)?;
+                    let (mut sums, x) = (vec![0.5; length], row::<R>(seed ^ 9, length, Flavour::Plain));
+                    low_rank::add_squares(&mut sums, &x);
+                    prop_assert!(sums.iter().zip(&x).all(|(sum, x)| sum.same(0.5 + x.f64() * x.f64())));
                 }
 
                 #[test]

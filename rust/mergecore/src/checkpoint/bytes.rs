@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 
 /// Bytes that many threads may read at once.
@@ -19,6 +20,19 @@ pub trait Bytes: Send + Sync {
 
     /// Says that a range will be read soon.
     fn will_need(&self, _offset: u64, _bytes: u64) {}
+
+    /// The type of the numbers that come out, of a tensor that counts as `stored`: what is computed while it is read is not rounded yet.
+    fn yields(&self, stored: Dtype) -> Dtype {
+        stored
+    }
+
+    /// Bytes that are held in memory from the first read on, until `rest`.
+    fn held(&self) -> u64 {
+        0
+    }
+
+    /// Says that a tensor was read to its end.
+    fn rest(&self) {}
 }
 
 /// An input file that stays open for the whole run.

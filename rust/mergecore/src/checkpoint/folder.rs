@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+const ADAPTER: &str = "adapter_model.safetensors";
+const ADAPTER_INDEX: &str = "adapter_model.safetensors.index.json";
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// The shards of a model, and which tensor the index puts where (if there is an index).
 pub struct Found {
@@ -43,12 +46,9 @@ pub fn find(path: &Path) -> Result<Found> {
         }
         return Err(Error::model(format!("{}: is not a .safetensors file; give the model's folder", path.display())));
     }
-    let mut names: Vec<String> = std::fs::read_dir(path)
-        .and_then(|entries| entries.map(|e| Ok(e?.file_name().to_string_lossy().into_owned())).collect())
-        .map_err(|e| Error::opening(path, &e))?;
-    names.sort();
+    let names = listing(path)?;
     if names.iter().any(|n| n == INDEX) {
-        let found = read_index(path)?;
+        let found = read_index(path, INDEX)?;
         // transformers would take the single file, vLLM the shards.
         if names.iter().any(|n| n == SINGLE) && !found.files.contains(&path.join(SINGLE)) {
             return Err(Error::model(format!(
@@ -64,6 +64,7 @@ pub fn find(path: &Path) -> Result<Found> {
     let shards: Vec<&String> = names.iter().filter(|n| n.ends_with(".safetensors") && !n.starts_with("adapter_")).collect();
     match shards[..] {
         [one] => Ok(Found { files: vec![path.join(one)], index: None }),
+        [] if names.iter().any(|n| n == ADAPTER_CONFIG) => Err(bare_adapter(path)),
         [] => Err(Error::model(format!("{}: {}", path.display(), why_none(&names)))),
         _ => Err(Error::model(format!(
             "{}: holds {} .safetensors files and no {INDEX} that says which belong together; download it, or give one file",
@@ -73,12 +74,52 @@ pub fn find(path: &Path) -> Result<Found> {
     }
 }
 
+/// Finds an adapter's weights.
+pub fn find_adapter(path: &Path) -> Result<Found> {
+    let bad = |what: &str| Error::model(format!("{}: {what}", path.display()));
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => return Err(bad("is a file; give the adapter's folder, in which adapter_config.json says how it is scaled")),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(missing(path, "no such folder")),
+        Err(e) => return Err(Error::opening(path, &e)),
+    }
+    let names = listing(path)?;
+    let has = |name: &str| names.iter().any(|n| n == name);
+    if !has(ADAPTER_CONFIG) {
+        return Err(bad("is no adapter: it has no adapter_config.json"));
+    }
+    if has(ADAPTER_INDEX) {
+        return read_index(path, ADAPTER_INDEX);
+    }
+    if has(ADAPTER) {
+        return Ok(Found { files: vec![path.join(ADAPTER)], index: None });
+    }
+    Err(bad(match has("adapter_model.bin") {
+        true => "holds only pickled weights (adapter_model.bin), which are not read: save the adapter as safetensors",
+        false => "has no adapter_model.safetensors; is the download finished?",
+    }))
+}
+
+fn listing(path: &Path) -> Result<Vec<String>> {
+    let mut names: Vec<String> = std::fs::read_dir(path)
+        .and_then(|entries| entries.map(|e| Ok(e?.file_name().to_string_lossy().into_owned())).collect())
+        .map_err(|e| Error::opening(path, &e))?;
+    names.sort();
+    Ok(names)
+}
+
+/// An adapter where a model should be: its config knows what it belongs on.
+fn bare_adapter(path: &Path) -> Error {
+    let config = std::fs::read_to_string(path.join(ADAPTER_CONFIG)).ok();
+    let config = config.and_then(|text| serde_json::from_str::<Json>(&text).ok()).unwrap_or_default();
+    let model = config["base_model_name_or_path"].as_str().filter(|name| !name.is_empty()).unwrap_or("MODEL");
+    Error::model(format!("{}: is an adapter, not a model: give {model}+{0}", path.display()))
+}
+
 fn why_none(names: &[String]) -> &'static str {
     let any = |end: &str| names.iter().any(|n| n.ends_with(end));
     if names.is_empty() {
         "the folder is empty; is the download finished?"
-    } else if names.iter().any(|n| n == "adapter_config.json") {
-        "is an adapter, not a model: merge it into its base first"
     } else if any(".bin") || any(".pt") || any(".pth") {
         "holds only pickled weights (.bin, .pt), which are not read: save the model as safetensors"
     } else if any(".gguf") {
@@ -88,8 +129,8 @@ fn why_none(names: &[String]) -> &'static str {
     }
 }
 
-fn read_index(folder: &Path) -> Result<Found> {
-    let path = folder.join(INDEX);
+fn read_index(folder: &Path, name: &str) -> Result<Found> {
+    let path = folder.join(name);
     let bad = |what: String| Error::model(format!("{}: {what}", path.display()));
     let text = std::fs::read_to_string(&path).map_err(|e| Error::opening(&path, &e))?;
     let index: IndexFile =

@@ -16,6 +16,7 @@ pub mod bytes;
 mod fingerprint;
 mod folder;
 mod header;
+mod lora;
 mod quantised;
 
 pub use bytes::{Bytes, InputFile, Lent};
@@ -26,6 +27,8 @@ pub struct Checkpoint<'a> {
     pub reference: String,
     /// The folder (or single file) it was found in; empty for arrays in memory.
     pub path: PathBuf,
+    /// The folder of the adapter that is on it.
+    pub adapter: Option<PathBuf>,
     pub files: Vec<Arc<InputFile>>,
     pub tensors: BTreeMap<String, Tensor<'a>>,
     /// The model's config.json, if it has one.
@@ -37,6 +40,7 @@ pub struct Checkpoint<'a> {
 /// One tensor of one model.
 #[derive(Clone)]
 pub struct Tensor<'a> {
+    /// What it is stored as, or would be: a tensor that is computed while it is read counts as the model's own.
     pub dtype: Dtype,
     pub shape: Vec<u64>,
     /// Which of the checkpoint's files holds it.
@@ -54,24 +58,29 @@ impl Tensor<'_> {
         self.elements() * self.dtype.size() as u64
     }
 
+    /// The type of the numbers that are read.
+    pub fn read_as(&self) -> Dtype {
+        self.source.yields(self.dtype)
+    }
+
     /// Reads from element `first` on; `out` is a whole number of elements.
     pub fn read(&self, first: u64, out: &mut [u8]) -> Result<()> {
-        self.source.read(self.offset + first * self.dtype.size() as u64, out)
+        self.source.read(self.offset + first * self.read_as().size() as u64, out)
     }
 
     pub fn will_need(&self, first: u64, elements: u64) {
-        let size = self.dtype.size() as u64;
+        let size = self.read_as().size() as u64;
         self.source.will_need(self.offset + first * size, elements * size);
     }
 
     /// Whether two tensors hold the same bytes under the same type and shape.
     pub fn same_as(&self, other: &Tensor) -> Result<bool> {
-        if (self.dtype, &self.shape) != (other.dtype, &other.shape) {
+        if (self.dtype, self.read_as(), &self.shape) != (other.dtype, other.read_as(), &other.shape) {
             return Ok(false);
         }
         const STRIP: usize = 1 << 16;
         let (mut a, mut b) = (vec![0u8; STRIP], vec![0u8; STRIP]);
-        let bytes = self.bytes();
+        let bytes = self.elements() * self.read_as().size() as u64;
         for start in (0..bytes).step_by(STRIP) {
             let count = (bytes - start).min(STRIP as u64) as usize;
             self.source.read(self.offset + start, &mut a[..count])?;
@@ -87,7 +96,51 @@ impl Tensor<'_> {
 impl Checkpoint<'static> {
     /// Opens a folder (single file, or shards with an index) or one .safetensors file.
     pub fn open(reference: &str, path: &Path) -> Result<Checkpoint<'static>> {
-        let found = folder::find(path)?;
+        let Contents { files, headers, tensors } = Contents::of(path, &folder::find(path)?)?;
+        let config = folder::config(path)?;
+        quantised::check_config(path, config.as_ref(), tensors.keys())?;
+        Ok(Checkpoint { reference: reference.into(), path: path.into(), adapter: None, files, tensors, config, headers })
+    }
+}
+
+impl<'a> Checkpoint<'a> {
+    /// A model in memory.
+    pub fn lent(reference: &str, tensors: BTreeMap<String, Tensor<'a>>) -> Checkpoint<'a> {
+        let (path, adapter, files, headers) = (PathBuf::new(), None, Vec::new(), Vec::new());
+        Checkpoint { reference: reference.into(), path, adapter, files, tensors, config: None, headers }
+    }
+
+    pub fn tensor(&self, name: &str) -> Result<&Tensor<'a>> {
+        self.tensors.get(name).ok_or_else(|| Error::model(format!("{} has no tensor {name}", self.reference)))
+    }
+
+    /// Whether the config says that the output head is the embedding; None where it says nothing.
+    pub fn tied(&self) -> Option<bool> {
+        let config = self.config.as_ref()?;
+        // Vision-language configs keep the language model's under text_config.
+        config["tie_word_embeddings"].as_bool().or_else(|| config["text_config"]["tie_word_embeddings"].as_bool())
+    }
+
+    /// What identifies these bytes without reading all of them: per file its name, size, time, header hash, and a hash of some blocks.
+    pub fn fingerprint(&self) -> Result<Json> {
+        fingerprint::of(&self.files, &self.headers)
+    }
+
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.files.iter().try_for_each(|file| file.check_unchanged())
+    }
+}
+
+/// What the files of a model (or of an adapter) hold.
+struct Contents {
+    files: Vec<Arc<InputFile>>,
+    /// The raw headers.
+    headers: Vec<Vec<u8>>,
+    tensors: BTreeMap<String, Tensor<'static>>,
+}
+
+impl Contents {
+    fn of(path: &Path, found: &folder::Found) -> Result<Contents> {
         let (mut files, mut headers, mut tensors) = (Vec::new(), Vec::new(), BTreeMap::new());
         for path in &found.files {
             let file = Arc::new(InputFile::open(path)?);
@@ -112,36 +165,7 @@ impl Checkpoint<'static> {
         if tensors.is_empty() {
             return Err(Error::model(format!("{}: holds no tensors", path.display())));
         }
-        let config = folder::config(path)?;
-        quantised::check_config(path, config.as_ref(), tensors.keys())?;
-        Ok(Checkpoint { reference: reference.into(), path: path.into(), files, tensors, config, headers })
-    }
-}
-
-impl<'a> Checkpoint<'a> {
-    /// A model in memory.
-    pub fn lent(reference: &str, tensors: BTreeMap<String, Tensor<'a>>) -> Checkpoint<'a> {
-        Checkpoint { reference: reference.into(), path: PathBuf::new(), files: Vec::new(), tensors, config: None, headers: Vec::new() }
-    }
-
-    pub fn tensor(&self, name: &str) -> Result<&Tensor<'a>> {
-        self.tensors.get(name).ok_or_else(|| Error::model(format!("{} has no tensor {name}", self.reference)))
-    }
-
-    /// Whether the config says that the output head is the embedding; None where it says nothing.
-    pub fn tied(&self) -> Option<bool> {
-        let config = self.config.as_ref()?;
-        // Vision-language configs keep the language model's under text_config.
-        config["tie_word_embeddings"].as_bool().or_else(|| config["text_config"]["tie_word_embeddings"].as_bool())
-    }
-
-    /// What identifies these bytes without reading all of them: per file its name, size, time, header hash, and a hash of some blocks.
-    pub fn fingerprint(&self) -> Result<Json> {
-        fingerprint::of(&self.files, &self.headers)
-    }
-
-    pub fn check_unchanged(&self) -> Result<()> {
-        self.files.iter().try_for_each(|file| file.check_unchanged())
+        Ok(Contents { files, headers, tensors })
     }
 }
 

@@ -13,6 +13,7 @@ pub mod cutoff;
 pub mod divergence;
 pub mod elect;
 pub mod gram;
+pub mod low_rank;
 pub mod magprune;
 pub mod mask;
 pub mod select;

@@ -117,6 +117,11 @@ impl Job<'_> {
         }
     }
 
+    /// Bytes that are held in memory while this job is in work, beside the rows.
+    pub fn held(&self) -> u64 {
+        self.sources().iter().map(|tensor| tensor.source.held()).sum()
+    }
+
     /// What one element takes in all that this job reads.
     pub fn element_bytes(&self) -> u64 {
         self.sources().iter().map(|tensor| tensor.dtype.size() as u64).sum()
@@ -159,7 +164,7 @@ pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan
         let mut job = Job { name: row.name.clone(), dtype, shape, work, wide: false, bound: None, origins: vec![first.origin()] };
         if dtype.is_float() {
             job.dtype = recipe.dtype.unwrap_or(dtype);
-            job.wide = recipe.wide || job.dtype == Dtype::F64 || inputs.each().any(|input| input.tensor.dtype == Dtype::F64);
+            job.wide = recipe.wide || job.dtype == Dtype::F64 || inputs.each().any(|input| input.tensor.read_as() == Dtype::F64);
             job.bound = Some(binder.of(row)?);
             job.origins = inputs.each().map(Input::origin).collect();
             let tensor = |input: &Input<'_, 'a>| input.tensor.clone();
@@ -388,7 +393,7 @@ impl Plan<'_> {
     /// most weights are of 16 bits and their differences end in zeros.
     pub fn passes(&self) -> usize {
         let elements: u64 = self.merged().map(Job::elements).sum();
-        let fine = |job: &&Job| job.wide && job.sources().iter().any(|tensor| tensor.dtype.size() > 2);
+        let fine = |job: &&Job| job.wide && job.sources().iter().any(|tensor| tensor.read_as().size() > 2);
         let mostly_fine = self.merged().filter(fine).map(Job::elements).sum::<u64>() > elements / 2;
         let surveys = |need: &Need| match need {
             // All or nothing is kept: there is nothing to look for.

@@ -68,7 +68,7 @@ pub fn merge(
 ) -> Result<Report> {
     let start = Instant::now();
     let out = trimmed(out);
-    let inputs: Vec<PathBuf> = plan.checkpoints.iter().map(|c| c.path.clone()).collect();
+    let inputs: Vec<PathBuf> = plan.checkpoints.iter().flat_map(|c| [Some(c.path.clone()), c.adapter.clone()]).flatten().collect();
     write::check(&out, &inputs, overwrite)?;
     write::check_side_files(layout, &side_files)?;
     let prints = report::fingerprints(plan)?;

@@ -99,7 +99,8 @@ impl Limits {
             Scope::Tensor => 0,
             Scope::Model => plan.jobs.iter().map(|job| job.blocks() as u64).sum(),
         };
-        PROCESS + desks + thresholds + whole * needs.iter().map(each).max().unwrap_or(0) + plan.jobs.len() as u64 * 1024
+        let held = plan.jobs.iter().map(Job::held).max().unwrap_or(0) * self.open();
+        PROCESS + desks + thresholds + held + whole * needs.iter().map(each).max().unwrap_or(0) + plan.jobs.len() as u64 * 1024
     }
 
     /// Whole blocks.
@@ -285,6 +286,7 @@ where
     }
 
     fn conclude(&self) -> Result<bool> {
+        self.reader.rest();
         Ok(false)
     }
 }

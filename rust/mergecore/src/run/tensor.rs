@@ -90,6 +90,11 @@ impl<'a> Reader<'a> {
         Ok(read)
     }
 
+    /// The tensor was read to its end.
+    pub fn rest(&self) {
+        self.job.sources().iter().for_each(|tensor| tensor.source.rest());
+    }
+
     pub fn will_need(&self, elements: Range<u64>) {
         self.job.sources().iter().for_each(|tensor| tensor.will_need(elements.start, elements.end - elements.start));
     }
@@ -108,12 +113,12 @@ fn row<R: Seat>(
     base: Option<&Vec<R>>,
     unfinite: &mut [u64; 2],
 ) -> Result<()> {
-    let size = tensor.dtype.size();
+    let (dtype, size) = (tensor.read_as(), tensor.read_as().size());
     raw.resize(count * size, 0);
     values.resize(count, R::ZERO);
     tensor.read(first, raw)?;
     for (strip, (raw, values)) in raw.chunks(STRIP * size).zip(values.chunks_mut(STRIP)).enumerate() {
-        R::decode(tensor.dtype, raw, values);
+        R::decode(dtype, raw, values);
         tally(values, unfinite);
         if let Some(base) = base {
             blend::subtract(values, &base[strip * STRIP..]);
@@ -268,6 +273,7 @@ where
             }
             return Ok(true);
         }
+        self.reader.rest();
         let deltas = self.deltas.lock().expect("no holder panics");
         let column = |i: usize| angle::tree(&deltas.iter().map(|d| d[i]).collect::<Vec<_>>());
         let unfinite = self.unfinite.lock().expect("no holder panics");

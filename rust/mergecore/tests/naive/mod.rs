@@ -52,6 +52,13 @@ pub fn weighted_sum<R: Sample>(count: usize, rows: &[Vec<R>], weights: &[f64], n
     (0..count).map(one).collect()
 }
 
+// low_rank
+
+pub fn product<R: Sample>(left: &[R], right: &[R], stride: usize, column: usize, count: usize) -> Vec<R> {
+    let one = |j: usize| (0..left.len()).fold(R::ZERO, |sum, k| right[k * stride + column + j].mul_add(left[k], sum));
+    (0..count).map(one).collect()
+}
+
 // angle
 
 /// A plain sum, and the sum of the magnitudes: what an error is measured against.
