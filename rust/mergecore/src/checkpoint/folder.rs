@@ -8,8 +8,12 @@ use serde_json::Value as Json;
 use super::{missing, Tensor};
 use crate::error::{Error, Result};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// One file or an index of shards, in the order of preference: where a model has both formats they hold the same.
+const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+const INDEX: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
+
+/// What a training run leaves beside the weights, in torch's format too.
+const NO_WEIGHTS: [&str; 7] = ["training_args", "optimizer", "scheduler", "scaler", "rng_state", "random_states", "adapter_"];
 
 /// The shards of a model, and which tensor the index puts where (if there is an index).
 pub struct Found {
@@ -30,31 +34,48 @@ pub fn find(path: &Path) -> Result<Found> {
         _ => Error::opening(path, &e),
     })?;
     if meta.is_file() {
-        if path.extension().is_some_and(|e| e == "safetensors") {
+        if is_safetensors(path) || is_torch(&path.to_string_lossy()) {
             return Ok(Found { files: vec![path.into()], index: None });
         }
-        return Err(Error::model(format!("{}: is not a .safetensors file; give the model's folder", path.display())));
+        return Err(Error::model(format!("{}: is no .safetensors, .bin, .pt or .pth file; give the model's folder", path.display())));
     }
     let mut names: Vec<String> = std::fs::read_dir(path)
         .and_then(|entries| entries.map(|e| Ok(e?.file_name().to_string_lossy().into_owned())).collect())
         .map_err(|e| Error::opening(path, &e))?;
     names.sort();
-    if names.iter().any(|n| n == INDEX) {
-        return read_index(path);
+    let named = |name: &str| !NO_WEIGHTS.iter().any(|start| name.starts_with(start));
+    let safe = |name: &str| name.ends_with(".safetensors");
+    for (i, of_format) in [safe, is_torch].into_iter().enumerate() {
+        if names.iter().any(|n| n == INDEX[i]) {
+            return read_index(path, INDEX[i]);
+        }
+        if names.iter().any(|n| n == SINGLE[i]) {
+            return Ok(Found { files: vec![path.join(SINGLE[i])], index: None });
+        }
+        let shards: Vec<&String> = names.iter().filter(|n| of_format(n) && named(n)).collect();
+        match shards[..] {
+            [one] => return Ok(Found { files: vec![path.join(one)], index: None }),
+            [] => {}
+            [one, ..] => {
+                let (count, end) = (shards.len(), one.rsplit('.').next().unwrap_or_default());
+                return Err(Error::model(format!(
+                    "{}: holds {count} .{end} files and no {} that says which belong together; download it, or give one file",
+                    path.display(),
+                    INDEX[i]
+                )));
+            }
+        }
     }
-    if names.iter().any(|n| n == SINGLE) {
-        return Ok(Found { files: vec![path.join(SINGLE)], index: None });
-    }
-    let shards: Vec<&String> = names.iter().filter(|n| n.ends_with(".safetensors") && !n.starts_with("adapter_")).collect();
-    match shards[..] {
-        [one] => Ok(Found { files: vec![path.join(one)], index: None }),
-        [] => Err(Error::model(format!("{}: {}", path.display(), why_none(&names)))),
-        _ => Err(Error::model(format!(
-            "{}: holds {} .safetensors files and no {INDEX} that says which belong together; download it, or give one file",
-            path.display(),
-            shards.len()
-        ))),
-    }
+    Err(Error::model(format!("{}: {}", path.display(), why_none(&names))))
+}
+
+/// Whether a file is read as safetensors; by its name, as every loader does.
+pub fn is_safetensors(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "safetensors")
+}
+
+fn is_torch(name: &str) -> bool {
+    [".bin", ".pt", ".pth"].iter().any(|end| name.ends_with(end))
 }
 
 fn why_none(names: &[String]) -> &'static str {
@@ -63,17 +84,15 @@ fn why_none(names: &[String]) -> &'static str {
         "the folder is empty; is the download finished?"
     } else if names.iter().any(|n| n == "adapter_config.json") {
         "is an adapter, not a model: merge it into its base first"
-    } else if any(".bin") || any(".pt") || any(".pth") {
-        "holds only pickled weights (.bin, .pt), which are not read: save the model as safetensors"
     } else if any(".gguf") {
         "holds only GGUF weights, which are quantised: merge the unquantised checkpoint"
     } else {
-        "holds no .safetensors file"
+        "holds no .safetensors file and no pytorch_model.bin"
     }
 }
 
-fn read_index(folder: &Path) -> Result<Found> {
-    let path = folder.join(INDEX);
+fn read_index(folder: &Path, name: &str) -> Result<Found> {
+    let path = folder.join(name);
     let bad = |what: String| Error::model(format!("{}: {what}", path.display()));
     let text = std::fs::read_to_string(&path).map_err(|e| Error::opening(&path, &e))?;
     let json: Json = serde_json::from_str(&text).map_err(|e| bad(format!("is not valid JSON ({e}); download it again")))?;

@@ -17,6 +17,7 @@ mod fingerprint;
 mod folder;
 mod header;
 mod quantised;
+mod torch;
 
 pub use bytes::{Bytes, InputFile, Lent};
 
@@ -30,6 +31,8 @@ pub struct Checkpoint<'a> {
     pub tensors: BTreeMap<String, Tensor<'a>>,
     /// The model's config.json, if it has one.
     pub config: Option<Json>,
+    /// Entries of the files that are no tensors: a step counter, a name.
+    pub passed_over: Vec<String>,
     /// The raw headers, for fingerprints.
     headers: Vec<Vec<u8>>,
 }
@@ -85,20 +88,28 @@ impl Tensor<'_> {
 }
 
 impl Checkpoint<'static> {
-    /// Opens a folder (single file, or shards with an index) or one .safetensors file.
+    /// Opens a folder (single file, or shards with an index) or one file, in safetensors or, where that is missing, as torch saves it.
     pub fn open(reference: &str, path: &Path) -> Result<Checkpoint<'static>> {
         let found = folder::find(path)?;
-        let (mut files, mut headers, mut tensors) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut files, mut headers, mut tensors, mut passed_over) = (Vec::new(), Vec::new(), BTreeMap::new(), Vec::new());
         for path in &found.files {
             let file = Arc::new(InputFile::open(path)?);
-            let header = header::read(path, file.file())?;
+            let safe = folder::is_safetensors(path);
+            let header = if safe { header::read(path, file.file())? } else { torch::read(path, file.file())? };
+            passed_over.extend(header.passed_over);
             for entry in header.entries {
                 quantised::check(path, &entry)?;
                 if !found.belongs(&entry.name, path)? {
                     continue;
                 }
-                let tensor =
-                    Tensor { dtype: entry.dtype, shape: entry.shape, file: files.len(), offset: entry.offset, source: file.clone() };
+                let source: Arc<dyn Bytes> = match &entry.strides {
+                    None => file.clone(),
+                    Some(strides) => {
+                        let size = entry.dtype.size() as u64;
+                        Arc::new(torch::Gathered::new(file.clone(), entry.offset, size, &entry.shape, strides))
+                    }
+                };
+                let tensor = Tensor { dtype: entry.dtype, shape: entry.shape, file: files.len(), offset: entry.offset, source };
                 if tensors.insert(entry.name.clone(), tensor).is_some() {
                     return Err(Error::model(format!(
                         "{}: tensor {} is in another shard, too; is a file of another version among them?",
@@ -116,14 +127,25 @@ impl Checkpoint<'static> {
         }
         let config = folder::config(path)?;
         quantised::check_config(path, config.as_ref(), tensors.keys())?;
-        Ok(Checkpoint { reference: reference.into(), path: path.into(), files, tensors, config, headers })
+        Ok(Checkpoint { reference: reference.into(), path: path.into(), files, tensors, config, passed_over, headers })
     }
 }
 
 impl<'a> Checkpoint<'a> {
     /// A model in memory.
     pub fn lent(reference: &str, tensors: BTreeMap<String, Tensor<'a>>) -> Checkpoint<'a> {
-        Checkpoint { reference: reference.into(), path: PathBuf::new(), files: Vec::new(), tensors, config: None, headers: Vec::new() }
+        let (path, files, passed_over, headers) = Default::default();
+        Checkpoint { reference: reference.into(), path, files, tensors, config: None, passed_over, headers }
+    }
+
+    /// `safetensors`, or `torch` for pickled weights.
+    pub fn format(&self) -> &'static str {
+        let safe = self.files.iter().all(|file| folder::is_safetensors(&file.path));
+        if safe {
+            "safetensors"
+        } else {
+            "torch"
+        }
     }
 
     pub fn tensor(&self, name: &str) -> Result<&Tensor<'a>> {
