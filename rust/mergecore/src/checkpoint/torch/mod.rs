@@ -58,10 +58,12 @@ pub fn read(path: &Path, file: &File) -> Result<Header> {
                 let code = view.code.or(storage.code);
                 entries.push(entry(name, code, view, place).map_err(|e| source.bad(format!("tensor {name} {e}")))?);
             }
-            (Value::Text(name), other) if !bears(other) => passed_over.push(name.to_string()),
-            (key, _) => {
-                let key = if let Value::Text(name) = key { name } else { "(no text)" };
-                return Err(source.bad(format!("holds tensors inside its entry {key}, beside the model's own: {AGAIN}")));
+            (key, other) => {
+                let name = if let Value::Text(name) = key { name } else { "(no text)" };
+                if bears(other) {
+                    return Err(source.bad(format!("holds tensors inside its entry {name}, beside the model's own: {AGAIN}")));
+                }
+                passed_over.push(name.to_string());
             }
         }
     }
