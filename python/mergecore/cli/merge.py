@@ -36,7 +36,7 @@ def merge(
 ) -> None:
     """Merge models into a new one.
 
-    A MODEL is a folder, a .safetensors file, or a hub id org/name[@revision]. For methods that
+    A MODEL is a folder, a weights file, or a hub id org/name[@revision]. For methods that
     need a base, --base may be left out if the models' own cards or configs name the same one.
 
     \b

@@ -167,7 +167,8 @@ fn a_state_dict_inside_is_found_if_it_is_alone() {
     let inside = inside.unwrap();
     assert_eq!(tensor(&inside, "w"), (vec![2], vec![3, 4]));
     assert_eq!(inside.passed_over, ["names"]);
-    let refused: [(&str, &dyn Fn(Pickle) -> Pickle, &[&str]); 5] = [
+    type Entries<'a> = &'a dyn Fn(Pickle) -> Pickle;
+    let refused: [(&str, Entries, &[&str]); 5] = [
         ("another name", &|pickle| pickle.text("model").dict(|pickle| w(pickle, "w")), &["model", "state_dict"]),
         (
             "an optimizer",

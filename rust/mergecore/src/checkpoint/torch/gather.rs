@@ -72,7 +72,7 @@ impl Gathered {
     fn gather(&self, first: u64, count: u64) -> Result<Vec<u8>> {
         let row = self.elements / self.steps[0].0;
         let mut out = vec![0u8; (count * self.size) as usize];
-        let whole_rows = first % row == 0 && count % row == 0;
+        let whole_rows = first.is_multiple_of(row) && count.is_multiple_of(row);
         if self.steps[0].1 == 1 && whole_rows && count > row {
             self.gather_columns(first / row, row, &mut out)?;
         } else {

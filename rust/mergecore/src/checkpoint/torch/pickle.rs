@@ -276,7 +276,7 @@ impl<'a> Machine<'a> {
 
     fn set(&mut self, items: &[Value<'a>]) -> Outcome<()> {
         let Some(Value::Dict(dict)) = self.stack.last() else { return Err("sets items of no dict".into()) };
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return Err("sets a key without a value".into());
         }
         self.heap.dicts[*dict].extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
