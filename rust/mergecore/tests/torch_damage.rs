@@ -304,7 +304,7 @@ proptest! {
         let (tensor, storage) = (a.view("FloatStorage", "0", 0, &[2], &[1]).0, b.storage("FloatStorage", "0").0);
         let words: Vec<&[u8]> = vec![
             b"(", b".", b"N", b"\x88", b"G\0\0\0\0\0\0\0\0", b"K\x02", b"M\x01\x01", b"J\xff\xff\xff\xff", b"\x8a\x01\x80", b"\x8a\x00",
-            b"X\x01\0\0\0w", b"X\x07\0\0\0storage", b"X\x01\0\0\0000", b")", b"]", b"t", b"\x85", b"\x86", b"\x87", b"a", b"e", b"}", b"s",
+            b"X\x01\0\0\0w", b"X\x07\0\0\0storage", b"X\x01\0\0\x000", b")", b"]", b"t", b"\x85", b"\x86", b"\x87", b"a", b"e", b"}", b"s",
             b"u", b"q\x01", b"q\x02", b"r\x01\0\0\0", b"h\x01", b"h\x02", b"j\x02\0\0\0", b"ccollections\nOrderedDict\n",
             b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_parameter\n", b"ctorch\nFloatStorage\n", b"ctorch\nSize\n",
             b"Q", b"R", b"b", &tensor, &storage,
