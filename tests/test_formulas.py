@@ -63,7 +63,7 @@ CASES = [
 ]
 WITHOUT_BASE = ("linear", "karcher")
 
-WITHOUT_BASE = ("linear", "passthrough")
+WITHOUT_BASE = ("linear", "karcher", "passthrough")
 
 
 def as_many(method, models):

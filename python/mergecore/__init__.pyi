@@ -41,10 +41,14 @@ __all__ = [
     "della",
     "della_linear",
     "extrapolate",
+    "karcher",
     "linear",
     "merge",
     "methods",
+    "model_stock",
+    "multislerp",
     "nearswap",
+    "nuslerp",
     "passthrough",
     "ram",
     "ramplus_tl",
@@ -114,6 +118,115 @@ def slerp(
         models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
         base: The first of the inputs, if given.
         t: How far from the first model (0) to the second (1).
+        dtype: The output's dtype; else that of the base, else of the first model.
+        name: The name of a bare array, of which random masks are made.
+        seed: The seed of random masks.
+
+    Returns:
+        The merge: an array of the inputs' kind and shape, or a dict of them.
+
+    Raises:
+        RecipeError: A parameter is unknown or out of its range.
+        ModelError: Names, shapes or dtypes do not fit together.
+    """
+
+def nuslerp(
+    models: Sequence[_Tensors],
+    base: _Tensors | None = None,
+    *,
+    weights: float | Sequence[float] | None = None,
+    nuslerp_flatten: bool = True,
+    nuslerp_row_wise: bool = False,
+    dtype: object = None,
+    name: str = "",
+    seed: int = 42,
+) -> _Tensors:
+    r"""Spherical interpolation between two task vectors, or two models, by their weights.
+
+    Δ = [sin((1−t)Ω) δ₁ + sin(tΩ) δ₂] / sin Ω,  cos Ω = ⟨δ₁, δ₂⟩ / ‖δ₁‖‖δ₂‖,  t = w₂/(w₁+w₂);  (1−t)
+    δ₁ + t δ₂ where cos Ω = ±1
+
+    Source: Mergekit 0.1.5; Shoemake, Animating rotation with quaternion curves, SIGGRAPH 1985.
+
+    Args:
+        models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
+        base: If given, changes from it are merged, and added to it; else the models are.
+        weights: How much of each model goes in, relative to the other. One value, or one a model.
+        nuslerp_flatten: Take a tensor as one vector, rather than each vector along an axis by
+            itself.
+        nuslerp_row_wise: Without nuslerp_flatten: vectors along the first axis, rather than the
+            last.
+        dtype: The output's dtype; else that of the base, else of the first model.
+        name: The name of a bare array, of which random masks are made.
+        seed: The seed of random masks.
+
+    Returns:
+        The merge: an array of the inputs' kind and shape, or a dict of them.
+
+    Raises:
+        RecipeError: A parameter is unknown or out of its range.
+        ModelError: Names, shapes or dtypes do not fit together.
+    """
+
+def multislerp(
+    models: Sequence[_Tensors],
+    base: _Tensors | None = None,
+    *,
+    weights: float | Sequence[float] | None = None,
+    normalize_weights: bool = True,
+    eps: float = 1e-08,
+    dtype: object = None,
+    name: str = "",
+    seed: int = 42,
+) -> _Tensors:
+    r"""The mean direction of task vectors, or models, at the mean of their lengths.
+
+    Δ = Σ wᵢ‖δᵢ‖ · m/‖m‖,  m = Σ wᵢδᵢ / (‖δᵢ‖ + eps);  Σ wᵢδᵢ where ‖m‖ < eps, or is lost in
+    rounding
+
+    Source: Goddard, mergekit (multislerp), arcee.ai 2025.
+
+    Args:
+        models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
+        base: If given, changes from it are merged, and added to it; else the models are.
+        weights: How much of each model goes in; 1/N each if left out, which makes the merge a mean.
+            One value, or one a model.
+        normalize_weights: Divide the weights by their sum.
+        eps: Is added to each length before it divides; a mean direction shorter than this is none.
+        dtype: The output's dtype; else that of the base, else of the first model.
+        name: The name of a bare array, of which random masks are made.
+        seed: The seed of random masks.
+
+    Returns:
+        The merge: an array of the inputs' kind and shape, or a dict of them.
+
+    Raises:
+        RecipeError: A parameter is unknown or out of its range.
+        ModelError: Names, shapes or dtypes do not fit together.
+    """
+
+def karcher(
+    models: Sequence[_Tensors],
+    base: _Tensors | None = None,
+    *,
+    max_iter: int = 10,
+    tol: float = 1e-05,
+    dtype: object = None,
+    name: str = "",
+    seed: int = 42,
+) -> _Tensors:
+    r"""The mean of the models on the sphere of their directions, at the mean of their lengths.
+
+    θ = (Σ ‖θᵢ‖ / N) · argmin_μ Σ arccos²⟨μ, θᵢ/‖θᵢ‖⟩,  ‖μ‖ = 1
+
+    Source: Karcher, Riemannian center of mass and mollifier smoothing, Commun. Pure Appl. Math. 30,
+    1977.
+
+    Args:
+        models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
+        base: One more input, the last, if given.
+        max_iter: How many steps are taken at most.
+        tol: A step (and a tensor's length) below this is nothing.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -522,6 +635,42 @@ def sce(
         select_topk: Fraction kept of the elements in which the models differ, those that differ
             most.
         lambda_: Scales the merged task vector before it is added.
+        dtype: The output's dtype; else that of the base, else of the first model.
+        name: The name of a bare array, of which random masks are made.
+        seed: The seed of random masks.
+
+    Returns:
+        The merge: an array of the inputs' kind and shape, or a dict of them.
+
+    Raises:
+        RecipeError: A parameter is unknown or out of its range.
+        ModelError: Names, shapes or dtypes do not fit together.
+    """
+
+def model_stock(
+    models: Sequence[_Tensors],
+    base: _Tensors,
+    *,
+    onto: _Tensors | None = None,
+    filter_wise: bool = False,
+    clamp: bool = True,
+    dtype: object = None,
+    name: str = "",
+    seed: int = 42,
+) -> _Tensors:
+    r"""As far from the base towards the models' mean as the angle between task vectors says.
+
+    θ = θ₀ + t Σ δᵢ / N,  t = Nc / (1 + (N−1) c),  c = the mean of ⟨δᵢ, δⱼ⟩ / ‖δᵢ‖‖δⱼ‖ over i < j
+
+    Source: Jang et al., Model Stock: All we need is just a few fine-tuned models, ECCV 2024,
+    arXiv:2403.19522.
+
+    Args:
+        models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
+        base: What the models were fine-tuned from.
+        onto: What the merged change is added to; the base if None.
+        filter_wise: A t for each row of a tensor, rather than for the whole of it.
+        clamp: Keep t between 0 (the base) and 1 (the mean).
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.

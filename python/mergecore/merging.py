@@ -77,8 +77,8 @@ def merge(
     """Merges models on disk into a new folder.
 
     Args:
-        models: Folders, `.safetensors` files or hub ids `org/name[@revision]`, in order; a LoRA
-            adapter on a model is `model+adapter`.
+        models: Folders, weights files or hub ids `org/name[@revision]`, in order; a LoRA adapter on
+            a model is `model+adapter`.
         method: The merge method, for example `"dare_ties"`; `mergecore.methods()` lists them.
         out: The folder to make. It appears when the merge is whole, and not before.
         base: The model that the others were fine-tuned from. If left out and the method needs one,

@@ -36,7 +36,7 @@ def merge(
 ) -> None:
     """Merge models into a new one.
 
-    A MODEL is a folder, a .safetensors file, a hub id org/name[@revision], or MODEL+ADAPTER, a LoRA
+    A MODEL is a folder, a weights file, a hub id org/name[@revision], or MODEL+ADAPTER, a LoRA
     adapter on one of them. For methods that need a base, --base may be left out if the models' own
     cards or configs name the same one.
 

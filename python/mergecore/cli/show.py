@@ -50,6 +50,7 @@ def _show_model(model: dict[str, Any], tensors: bool) -> None:
             ("dtypes", ", ".join(f"{name} ({count})" for name, count in model["dtypes"].items())),
             ("layers", model["layers"]),
             ("size", f"{terminal.size(model['bytes'])} in {terminal.plural(len(files), 'file')}"),
+            ("format", model["format"]),
             ("embeddings", {True: "tied", False: "untied", None: "not stated"}[model["tied"]]),
             ("chat template", model["chat_template"] or "none"),
         ]

@@ -15,11 +15,12 @@ def describe(location: Path, adapter: Path | None = None) -> dict[str, Any]:
     """Describes a model from its headers and config; no weight is read.
 
     Args:
-        location: A model's folder, or a `.safetensors` file.
+        location: A model's folder, or a weights file.
         adapter: The folder of an adapter on it.
 
     Returns:
-        `path`, `format`, `files` (name and bytes of each), `bytes`, `parameters`, `dtypes` (how
+        `path`, `format` (safetensors or torch), `passed_over` (entries of a torch file that are no
+        tensors), `files` (name and bytes of each), `bytes`, `parameters`, `dtypes` (how
         many tensors of each), `layers`, `architecture`, `tied` (whether one tensor is embedding
         and head; None if that cannot be told), `chat_template` (the file that has it, or None),
         and `tensors` (name, dtype, shape and file of each).
@@ -37,6 +38,7 @@ def describe(location: Path, adapter: Path | None = None) -> dict[str, Any]:
         "path": found["path"],
         "architecture": (config.get("architectures") or [config.get("model_type")])[0],
         "format": found["format"],
+        "passed_over": found["passed_over"],
         "files": found["files"],
         "bytes": found["bytes"],
         "parameters": found["parameter_count"],

@@ -184,7 +184,8 @@ pub fn contents(checkpoint: &Checkpoint) -> Json {
         .collect();
     json!({
         "path": checkpoint.path,
-        "format": "safetensors",
+        "format": checkpoint.format(),
+        "passed_over": checkpoint.passed_over,
         "files": checkpoint.files.iter().enumerate().map(|(i, f)| json!({"name": file_name(i), "bytes": f.length})).collect::<Vec<_>>(),
         "parameter_count": checkpoint.tensors.values().map(Tensor::elements).sum::<u64>(),
         "bytes": checkpoint.tensors.values().map(Tensor::bytes).sum::<u64>(),

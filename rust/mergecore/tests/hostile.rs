@@ -231,8 +231,8 @@ fn a_folder_without_a_model_is_refused() {
     let cases: [(&str, Files, &[&str]); 8] = [
         ("an empty folder", &[], &["empty"]),
         ("no weights", &[("config.json", "{}"), ("README.md", "")], &["no .safetensors file"]),
-        ("pickles", &[("pytorch_model.bin", "x"), ("config.json", "{}")], &["pickled"]),
-        ("more pickles", &[("consolidated.00.pth", "x")], &["pickled"]),
+        ("a pickle of nothing", &[("pytorch_model.bin", "x"), ("config.json", "{}")], &["pytorch_model.bin", "not a torch file"]),
+        ("what training leaves", &[("training_args.bin", "x"), ("optimizer.pt", "x")], &["no .safetensors file"]),
         ("GGUF", &[("model.gguf", "x")], &["GGUF"]),
         ("an adapter", &[("adapter_config.json", "{}"), ("adapter_model.safetensors", "x")], &["adapter"]),
         ("shards without an index", &[("a.safetensors", "x"), ("b.safetensors", "x")], &["2 .safetensors files", "index"]),

@@ -10,11 +10,15 @@ use super::header::Pairs;
 use super::{missing, Tensor};
 use crate::error::{Error, Result};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// One file or an index of shards, in the order of preference: where a model has both formats they hold the same.
+const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+const INDEX: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
 const ADAPTER: &str = "adapter_model.safetensors";
 const ADAPTER_INDEX: &str = "adapter_model.safetensors.index.json";
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+/// What a training run leaves beside the weights, in torch's format too.
+const NO_WEIGHTS: [&str; 7] = ["training_args", "optimizer", "scheduler", "scaler", "rng_state", "random_states", "adapter_"];
 
 /// The shards of a model, and which tensor the index puts where (if there is an index).
 pub struct Found {
@@ -41,37 +45,58 @@ pub fn find(path: &Path) -> Result<Found> {
         _ => Error::opening(path, &e),
     })?;
     if meta.is_file() {
-        if path.extension().is_some_and(|e| e == "safetensors") {
+        if is_safetensors(path) || is_torch(&path.to_string_lossy()) {
             return Ok(Found { files: vec![path.into()], index: None });
         }
-        return Err(Error::model(format!("{}: is not a .safetensors file; give the model's folder", path.display())));
+        return Err(Error::model(format!("{}: is no .safetensors, .bin, .pt or .pth file; give the model's folder", path.display())));
     }
     let names = listing(path)?;
-    if names.iter().any(|n| n == INDEX) {
-        let found = read_index(path, INDEX)?;
-        // transformers would take the single file, vLLM the shards.
-        if names.iter().any(|n| n == SINGLE) && !found.files.contains(&path.join(SINGLE)) {
-            return Err(Error::model(format!(
-                "{}: holds {SINGLE} and an index of other shards, and loaders differ in which they take; delete the one that is out of date",
-                path.display()
-            )));
+    let named = |name: &str| !NO_WEIGHTS.iter().any(|start| name.starts_with(start));
+    let safe = |name: &str| name.ends_with(".safetensors");
+    for (i, of_format) in [safe, is_torch].into_iter().enumerate() {
+        let single = names.iter().any(|n| n == SINGLE[i]);
+        if names.iter().any(|n| n == INDEX[i]) {
+            let found = read_index(path, INDEX[i])?;
+            // transformers would take the single file, vLLM the shards.
+            if single && !found.files.contains(&path.join(SINGLE[i])) {
+                return Err(Error::model(format!(
+                    "{}: holds {} and an index of other shards, and loaders differ in which they take; delete the one that is out of date",
+                    path.display(),
+                    SINGLE[i]
+                )));
+            }
+            return Ok(found);
         }
-        return Ok(found);
+        if single {
+            return Ok(Found { files: vec![path.join(SINGLE[i])], index: None });
+        }
+        let shards: Vec<&String> = names.iter().filter(|n| of_format(n) && named(n)).collect();
+        match shards[..] {
+            [one] => return Ok(Found { files: vec![path.join(one)], index: None }),
+            [] => {}
+            [one, ..] => {
+                let (count, end) = (shards.len(), one.rsplit('.').next().unwrap_or_default());
+                return Err(Error::model(format!(
+                    "{}: holds {count} .{end} files and no {} that says which belong together; download it, or give one file",
+                    path.display(),
+                    INDEX[i]
+                )));
+            }
+        }
     }
-    if names.iter().any(|n| n == SINGLE) {
-        return Ok(Found { files: vec![path.join(SINGLE)], index: None });
+    if names.iter().any(|n| n == ADAPTER_CONFIG) {
+        return Err(bare_adapter(path));
     }
-    let shards: Vec<&String> = names.iter().filter(|n| n.ends_with(".safetensors") && !n.starts_with("adapter_")).collect();
-    match shards[..] {
-        [one] => Ok(Found { files: vec![path.join(one)], index: None }),
-        [] if names.iter().any(|n| n == ADAPTER_CONFIG) => Err(bare_adapter(path)),
-        [] => Err(Error::model(format!("{}: {}", path.display(), why_none(&names)))),
-        _ => Err(Error::model(format!(
-            "{}: holds {} .safetensors files and no {INDEX} that says which belong together; download it, or give one file",
-            path.display(),
-            shards.len()
-        ))),
-    }
+    Err(Error::model(format!("{}: {}", path.display(), why_none(&names))))
+}
+
+/// Whether a file is read as safetensors; by its name, as every loader does.
+pub fn is_safetensors(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "safetensors")
+}
+
+fn is_torch(name: &str) -> bool {
+    [".bin", ".pt", ".pth"].iter().any(|end| name.ends_with(end))
 }
 
 /// Finds an adapter's weights.
@@ -120,12 +145,10 @@ fn why_none(names: &[String]) -> &'static str {
     let any = |end: &str| names.iter().any(|n| n.ends_with(end));
     if names.is_empty() {
         "the folder is empty; is the download finished?"
-    } else if any(".bin") || any(".pt") || any(".pth") {
-        "holds only pickled weights (.bin, .pt), which are not read: save the model as safetensors"
     } else if any(".gguf") {
         "holds only GGUF weights, which are quantised: merge the unquantised checkpoint"
     } else {
-        "holds no .safetensors file"
+        "holds no .safetensors file and no pytorch_model.bin"
     }
 }
 

@@ -26,12 +26,15 @@ pub struct Entry {
     /// Where its bytes begin in the file, and how many there are.
     pub offset: u64,
     pub bytes: u64,
+    /// Steps from one index to the next, in elements, where they do not lie in order (a torch file may hold a transposed tensor).
+    pub strides: Option<Vec<u64>>,
 }
 
-/// A checked header: its raw bytes (for fingerprints) and its tensors in the order of their bytes.
+/// A checked header: its raw bytes (for fingerprints), its tensors in the order of their bytes, and the entries that are no tensors.
 pub struct Header {
     pub raw: Vec<u8>,
     pub entries: Vec<Entry>,
+    pub passed_over: Vec<String>,
 }
 
 /// Reads and checks the header of an open file.
@@ -63,19 +66,22 @@ pub fn read(path: &Path, file: &File) -> Result<Header> {
     }
     check_names(&entries).map_err(bad)?;
     check_places(&mut entries, 8 + size, length).map_err(bad)?;
-    Ok(Header { raw, entries })
+    Ok(Header { raw, entries, passed_over: Vec::new() })
+}
+
+/// A type by its code, or why it cannot be merged.
+pub fn dtype(code: &str) -> std::result::Result<Dtype, String> {
+    Dtype::from_code(code).ok_or_else(|| match code {
+        c if c.starts_with("F8") || c.starts_with("F4") || c.starts_with("F6") => {
+            format!("is quantised ({code}), and its codes are not weights without their scales: merge the unquantised checkpoint")
+        }
+        _ => format!("has the dtype {code}, which cannot be merged (float64, float32, bfloat16 and float16 can)"),
+    })
 }
 
 fn entry(name: String, json: &Json, data: u64) -> std::result::Result<Entry, String> {
     let code = json["dtype"].as_str().ok_or_else(|| format!("tensor {name} has no dtype; download it again"))?;
-    let dtype = Dtype::from_code(code).ok_or_else(|| match code {
-        c if c.starts_with("F8") || c.starts_with("F4") || c.starts_with("F6") => {
-            format!(
-                "tensor {name} is quantised ({code}), and its codes are not weights without their scales: merge the unquantised checkpoint"
-            )
-        }
-        _ => format!("tensor {name} has the dtype {code}, which cannot be merged (float64, float32, bfloat16 and float16 can)"),
-    })?;
+    let dtype = dtype(code).map_err(|e| format!("tensor {name} {e}"))?;
     let numbers = |key: &str| -> Option<Vec<u64>> { json[key].as_array()?.iter().map(Json::as_u64).collect() };
     let shape = numbers("shape").ok_or_else(|| format!("tensor {name} has no valid shape; download it again"))?;
     let offsets = numbers("data_offsets")
@@ -85,7 +91,7 @@ fn entry(name: String, json: &Json, data: u64) -> std::result::Result<Entry, Str
     match (bytes, offsets[1].checked_sub(offsets[0])) {
         (Some(bytes), Some(span)) if bytes == span => {
             let offset = offsets[0].checked_add(data).ok_or_else(|| format!("tensor {name}: its offsets overflow; download it again"))?;
-            Ok(Entry { name, dtype, shape, offset, bytes })
+            Ok(Entry { name, dtype, shape, offset, bytes, strides: None })
         }
         _ => Err(format!(
             "tensor {name}: its data_offsets {offsets:?} do not fit its shape {shape:?} of {}; download it again",
@@ -94,7 +100,7 @@ fn entry(name: String, json: &Json, data: u64) -> std::result::Result<Entry, Str
     }
 }
 
-fn check_names(entries: &[Entry]) -> std::result::Result<(), String> {
+pub fn check_names(entries: &[Entry]) -> std::result::Result<(), String> {
     let mut names: Vec<&str> = entries.iter().map(|e| e.name.as_str()).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {

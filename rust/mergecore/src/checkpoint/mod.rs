@@ -18,6 +18,7 @@ mod folder;
 mod header;
 mod lora;
 mod quantised;
+mod torch;
 
 pub use bytes::{Bytes, InputFile, Lent};
 
@@ -33,6 +34,8 @@ pub struct Checkpoint<'a> {
     pub tensors: BTreeMap<String, Tensor<'a>>,
     /// The model's config.json, if it has one.
     pub config: Option<Json>,
+    /// Entries of the files that are no tensors: a step counter, a name.
+    pub passed_over: Vec<String>,
     /// The raw headers, for fingerprints.
     headers: Vec<Vec<u8>>,
 }
@@ -94,20 +97,30 @@ impl Tensor<'_> {
 }
 
 impl Checkpoint<'static> {
-    /// Opens a folder (single file, or shards with an index) or one .safetensors file.
+    /// Opens a folder (single file, or shards with an index) or one file, in safetensors or, where that is missing, as torch saves it.
     pub fn open(reference: &str, path: &Path) -> Result<Checkpoint<'static>> {
-        let Contents { files, headers, tensors } = Contents::of(path, &folder::find(path)?)?;
+        let Contents { files, headers, tensors, passed_over } = Contents::of(path, &folder::find(path)?)?;
         let config = folder::config(path)?;
         quantised::check_config(path, config.as_ref(), tensors.keys())?;
-        Ok(Checkpoint { reference: reference.into(), path: path.into(), adapter: None, files, tensors, config, headers })
+        Ok(Checkpoint { reference: reference.into(), path: path.into(), adapter: None, files, tensors, config, passed_over, headers })
     }
 }
 
 impl<'a> Checkpoint<'a> {
     /// A model in memory.
     pub fn lent(reference: &str, tensors: BTreeMap<String, Tensor<'a>>) -> Checkpoint<'a> {
-        let (path, adapter, files, headers) = (PathBuf::new(), None, Vec::new(), Vec::new());
-        Checkpoint { reference: reference.into(), path, adapter, files, tensors, config: None, headers }
+        let (path, adapter, files, passed_over, headers) = Default::default();
+        Checkpoint { reference: reference.into(), path, adapter, files, tensors, config: None, passed_over, headers }
+    }
+
+    /// `safetensors`, or `torch` for pickled weights.
+    pub fn format(&self) -> &'static str {
+        let safe = self.files.iter().all(|file| folder::is_safetensors(&file.path));
+        if safe {
+            "safetensors"
+        } else {
+            "torch"
+        }
     }
 
     pub fn tensor(&self, name: &str) -> Result<&Tensor<'a>> {
@@ -137,19 +150,29 @@ struct Contents {
     /// The raw headers.
     headers: Vec<Vec<u8>>,
     tensors: BTreeMap<String, Tensor<'static>>,
+    /// What is no tensor, by name.
+    passed_over: Vec<String>,
 }
 
 impl Contents {
     fn of(path: &Path, found: &folder::Found) -> Result<Contents> {
-        let (mut files, mut headers, mut tensors) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut files, mut headers, mut tensors, mut passed_over) = (Vec::new(), Vec::new(), BTreeMap::new(), Vec::new());
         for path in &found.files {
             let file = Arc::new(InputFile::open(path)?);
-            let header = header::read(path, file.file())?;
+            let safe = folder::is_safetensors(path);
+            let header = if safe { header::read(path, file.file())? } else { torch::read(path, file.file())? };
+            passed_over.extend(header.passed_over);
             for entry in header.entries {
                 quantised::check(path, &entry)?;
                 found.check_place(&entry.name, path)?;
-                let tensor =
-                    Tensor { dtype: entry.dtype, shape: entry.shape, file: files.len(), offset: entry.offset, source: file.clone() };
+                let source: Arc<dyn Bytes> = match &entry.strides {
+                    None => file.clone(),
+                    Some(strides) => {
+                        let size = entry.dtype.size() as u64;
+                        Arc::new(torch::Gathered::new(file.clone(), entry.offset, size, &entry.shape, strides))
+                    }
+                };
+                let tensor = Tensor { dtype: entry.dtype, shape: entry.shape, file: files.len(), offset: entry.offset, source };
                 if tensors.insert(entry.name.clone(), tensor).is_some() {
                     return Err(Error::model(format!(
                         "{}: tensor {} is in another shard, too; is a file of another version among them?",
@@ -165,7 +188,7 @@ impl Contents {
         if tensors.is_empty() {
             return Err(Error::model(format!("{}: holds no tensors", path.display())));
         }
-        Ok(Contents { files, headers, tensors })
+        Ok(Contents { files, headers, tensors, passed_over })
     }
 }
 

@@ -187,10 +187,18 @@ pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan
     let jobs = jobs.into_iter().map(|(_, job)| job).collect();
     let mut notes = recipe.notes.clone();
     notes.extend(heads.note());
+    notes.extend(checkpoints.iter().filter_map(passed_over));
     let head = heads.verdict();
     let mut warnings = recipe.warnings.clone();
     warnings.extend(heads::missing(find(recipe.reference())?, &all));
     Ok(Plan { recipe, checkpoints, jobs, ignored: outline.ignored, head, notes, warnings })
+}
+
+/// What a file holds beside tensors is said, once, and left out.
+fn passed_over(checkpoint: &Checkpoint) -> Option<String> {
+    let names: Vec<&str> = checkpoint.passed_over.iter().take(5).map(String::as_str).collect();
+    let more = if checkpoint.passed_over.len() > 5 { ", …" } else { "" };
+    (!names.is_empty()).then(|| format!("{} holds {}{more} beside its tensors: left out", checkpoint.reference, names.join(", ")))
 }
 
 /// A tensor, whose it is, and what it is called there.

@@ -24,7 +24,7 @@ use keys::{Factors, Keys};
 impl Checkpoint<'static> {
     /// The model with the adapter in the folder `path` on it.
     pub fn adapted(mut self, path: &Path) -> Result<Self> {
-        let Contents { files, headers, tensors } = Contents::of(path, &folder::find_adapter(path)?)?;
+        let Contents { files, headers, tensors, .. } = Contents::of(path, &folder::find_adapter(path)?)?;
         let config_path = path.join(ADAPTER_CONFIG);
         // Read from the file whose state is remembered, so that a change can be seen.
         let config_file = InputFile::open(&config_path)?;
