@@ -61,8 +61,6 @@ CASES = [
     ("passthrough", {}),
     ("passthrough", {"scale": 0.75}),
 ]
-WITHOUT_BASE = ("linear", "karcher")
-
 WITHOUT_BASE = ("linear", "karcher", "passthrough")
 
 
