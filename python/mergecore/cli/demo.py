@@ -11,6 +11,7 @@ import click
 
 from mergecore import pocket, recipe
 from mergecore.cli import options, terminal
+from mergecore.cli.execute import value_text
 from mergecore.errors import OutputExistsError
 from mergecore.planning import prepare
 
@@ -73,6 +74,14 @@ def _accuracies(folder: Path) -> dict[str, float]:
     return {task: accuracy(model, task, n=_QUESTIONS) for task in pocket.EXPERTS}
 
 
+def _settings(report: dict[str, Any]) -> str:
+    """What a method was told; another weight would give another row of the table."""
+    said = report["parameters"]
+    return ", ".join(
+        f"{key} {value_text(said[key])}" for key in ("weight", "density") if key in said
+    )
+
+
 def _show(
     merges: dict[str, dict[str, Any]], scores: dict[str, dict[str, float]], place: Path
 ) -> None:
@@ -82,10 +91,11 @@ def _show(
         rows.append((name, *(f"{100 * share:.0f} %" for share in [*row.values(), mean])))
     terminal.table(("model", *pocket.EXPERTS, "mean"), rows, numbers_from=1)
     terminal.table(
-        ("merge", "written", "time", "speed", "peak RSS", "‖Δ‖"),
+        ("merge", "with", "written", "time", "speed", "peak RSS", "‖Δ‖"),
         [
             (
                 name,
+                _settings(report),
                 terminal.size(report["bytes_written"]),
                 f"{report['seconds']:.3f} s",
                 terminal.speed(report),
@@ -94,7 +104,7 @@ def _show(
             )
             for name, report in merges.items()
         ],
-        numbers_from=1,
+        numbers_from=2,
     )
     click.echo(f"The models are in {place}\n\nTry next:")
     click.echo(f"  cd {place}")
