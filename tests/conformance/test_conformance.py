@@ -12,6 +12,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import ml_dtypes
@@ -65,8 +66,22 @@ def merged(families, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def table() -> Iterator[dict[str, tuple[str, str, int, int, float]]]:
+    """What was seen, a row a case; written where MERGECORE_CONFORMANCE_TABLE says, for the docs."""
+    rows: dict[str, tuple[str, str, int, int, float]] = {}
+    yield rows
+    if file := os.environ.get("MERGECORE_CONFORMANCE_TABLE"):
+        lines = ["| recipe | method | output | elements | equal | else at most, ulps |"]
+        lines += ["|---|---|---|---|---|---|"]
+        for name, (method, dtype, count, equal, ulps) in sorted(rows.items()):
+            share = f"{100 * equal / count:.2f} %" if equal < count else "all"
+            lines.append(f"| {name} | {method} | {dtype} | {count:,} | {share} | {ulps:.2g} |")
+        Path(file).write_text("\n".join(lines) + "\n")
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_a_recipe_gives_what_mergekit_gives(name, merged, families, tmp_path):
+def test_a_recipe_gives_what_mergekit_gives(name, merged, families, tmp_path, table):
     family, content = CASES[name]
     refused = merged / f"{name}.refused"
     assert not refused.exists(), refused.read_text()
@@ -75,25 +90,32 @@ def test_a_recipe_gives_what_mergekit_gives(name, merged, families, tmp_path):
     theirs = checkpoints.load(merged / f"{name}.mergekit")
     assert ours.keys() == theirs.keys()
     inputs = {model: checkpoints.load(families[family] / model) for model in MODELS}
+    seen = [0, 0, 0.0]
     ulps = ULPS.get(content["merge_method"], 1) if DTYPES[family] == "float32" else 1
     for tensor, expected in theirs.items():
         actual = ours[tensor]
         assert actual.dtype == expected.dtype, tensor
         assert actual.shape == expected.shape, tensor
+        tie = np.zeros(actual.shape, bool)
         of_models = {model: largest_of(tensor, state) for model, state in inputs.items()}
         if family == "deep":
             same = within(ulps, actual, expected, *of_models.values())
         elif content["merge_method"] in SELECTING:
             named = {"base", *(entry["model"] for entry in content["models"])}
             of_models = {model: inputs[model][tensor] for model in MODELS if model in named}
-            same = (actual == expected) | SELECTING[content["merge_method"]](content, of_models)
+            tie = SELECTING[content["merge_method"]](content, of_models)
+            same = (actual == expected) | tie
             if content["merge_method"] != "ties" or content["parameters"].get("rescale"):
                 # A factor is a reduction: ours in float64, theirs in float32. It multiplies a
                 # delta that then nearly cancels a weight: a few ulps of the small rest.
                 same |= within(4, actual, expected, *of_models.values())
         else:
             same = within(ulps, actual, expected, *of_models.values())
+        apart = np.where(tie, 0, ulps_apart(actual, expected, *of_models.values()))
+        equal = int((actual == expected).sum())
+        seen = [seen[0] + same.size, seen[1] + equal, max(seen[2], apart.max(initial=0))]
         assert same.all(), f"{tensor}: {np.flatnonzero(~same)[:5]} of {same.size}"
+    table[name] = (content["merge_method"], DTYPES[family], *seen)
 
 
 def largest_of(tensor: str, state: dict[str, np.ndarray]) -> np.ndarray:
@@ -106,12 +128,17 @@ def largest_of(tensor: str, state: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def within(ulps: int, actual: np.ndarray, expected: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
-    """Elements so few ulps apart, of the largest magnitude in sight, as sums cancel."""
+    """Elements so few ulps apart."""
+    return ulps_apart(actual, expected, *inputs) <= ulps
+
+
+def ulps_apart(actual: np.ndarray, expected: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
+    """Differences in ulps of the largest magnitude in sight, as sums cancel."""
     wide = [x.astype(np.float64) for x in (actual, expected, *inputs)]
     _, exponent = np.frexp(np.max(np.abs(wide), axis=0))
     about = ml_dtypes.finfo(actual.dtype)
     ulp = np.maximum(np.ldexp(float(about.eps), exponent - 1), float(about.smallest_subnormal))
-    return np.abs(wide[0] - wide[1]) <= ulps * ulp
+    return np.abs(wide[0] - wide[1]) / ulp
 
 
 def tied(content: dict, inputs: dict[str, np.ndarray]) -> np.ndarray:
