@@ -91,7 +91,8 @@ def test_a_recipe_gives_what_mergekit_gives(name, merged, families, tmp_path, ta
     assert ours.keys() == theirs.keys()
     inputs = {model: checkpoints.load(families[family] / model) for model in MODELS}
     seen = [0, 0, 0.0]
-    ulps = ULPS.get(content["merge_method"], 1) if DTYPES[family] == "float32" else 1
+    dtype = content.get("out_dtype", DTYPES[family])
+    ulps = ULPS.get(content["merge_method"], 1) if dtype == "float32" else 1
     for tensor, expected in theirs.items():
         actual = ours[tensor]
         assert actual.dtype == expected.dtype, tensor
@@ -115,7 +116,7 @@ def test_a_recipe_gives_what_mergekit_gives(name, merged, families, tmp_path, ta
         equal = int((actual == expected).sum())
         seen = [seen[0] + same.size, seen[1] + equal, max(seen[2], apart.max(initial=0))]
         assert same.all(), f"{tensor}: {np.flatnonzero(~same)[:5]} of {same.size}"
-    table[name] = (content["merge_method"], DTYPES[family], *seen)
+    table[name] = (content["merge_method"], dtype, *seen)
 
 
 def largest_of(tensor: str, state: dict[str, np.ndarray]) -> np.ndarray:
