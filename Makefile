@@ -30,7 +30,7 @@ demo: $(VENV)/built-$(EXTRAS) ## merge the pocket models and show what came of i
 test: test-rust test-python ## run the Rust and the Python tests
 
 test-rust:
-	cargo test --release --package mergecore
+	cargo test --profile checked --package mergecore
 
 test-python: $(VENV)/built-$(EXTRAS)
 	$(BIN)/python -m pytest
