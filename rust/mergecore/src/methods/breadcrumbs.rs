@@ -6,9 +6,9 @@
 use super::{Base, Block, Facts, Formula, Method, Need, Spec};
 use crate::dtype::Real;
 use crate::error::Result;
-use crate::kernels::blend;
 use crate::kernels::crumbs::Crumbs;
 use crate::kernels::thin::Rescale;
+use crate::kernels::{blend, elect};
 use crate::params::{Default, Param, Params, DENSITY, GAMMA, LAMBDA, NORMALIZE, RESCALE, WEIGHT};
 
 pub const SPEC: Spec = Spec {
@@ -32,16 +32,25 @@ pub const SPEC: Spec = Spec {
     bind,
 };
 
-struct Breadcrumbs {
+/// With or without an election of signs between the pruned task vectors (`breadcrumbs_ties`).
+pub struct Breadcrumbs {
     weight: Vec<f64>,
     crumbs: Crumbs,
     normalize: bool,
+    elect: bool,
 }
 
 fn bind(params: &Params) -> Result<Box<dyn Method>> {
-    let crumbs = Crumbs { density: params.each("density"), gamma: params.each("gamma"), rescale: Rescale::named(params.word("rescale")) };
-    let (weight, normalize) = (params.each("weight"), params.flag("normalize"));
-    Ok(Box::new(Breadcrumbs { weight, crumbs, normalize }))
+    Breadcrumbs::bound(params, false)
+}
+
+impl Breadcrumbs {
+    pub fn bound(params: &Params, elect: bool) -> Result<Box<dyn Method>> {
+        let crumbs =
+            Crumbs { density: params.each("density"), gamma: params.each("gamma"), rescale: Rescale::named(params.word("rescale")) };
+        let (weight, normalize) = (params.each("weight"), params.flag("normalize"));
+        Ok(Box::new(Breadcrumbs { weight, crumbs, normalize, elect }))
+    }
 }
 
 impl Method for Breadcrumbs {
@@ -64,6 +73,10 @@ impl<R: Real> Formula<R> for Breadcrumbs {
 
     fn merge(&self, block: &mut Block<R>, facts: &Facts) {
         self.crumbs.apply(block.number, block.inputs, &facts.cutoffs, &facts.sums);
-        blend::weighted_sum(block.out, block.inputs, &self.weight, self.normalize);
+        if self.elect {
+            elect::disjoint(block.out, block.inputs, &self.weight, self.normalize, 1.0);
+        } else {
+            blend::weighted_sum(block.out, block.inputs, &self.weight, self.normalize);
+        }
     }
 }

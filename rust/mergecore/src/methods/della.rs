@@ -3,13 +3,9 @@
 //! Deep, Bhardwaj & Poria (2024): `MAGPRUNE` (`kernels/magprune.rs`), then TIES' election. mergekit's parameters; its `rescale: true` is
 //! `l1` here, and the default is the paper's: each element over its own probability of being kept. Masks are `kernels/mask.rs`'s.
 
-use super::{Base, Block, Facts, Formula, Grain, Method, Need, Spec};
-use crate::dtype::Real;
+use super::della_linear::DellaLinear;
+use super::{Base, Method, Spec};
 use crate::error::Result;
-use crate::kernels::elect;
-use crate::kernels::magprune::MagPrune;
-use crate::kernels::mask::Key;
-use crate::kernels::thin::Rescale;
 use crate::params::{Default, Param, Params, DENSITY, EPSILON, LAMBDA, NORMALIZE, RESCALE, WEIGHT};
 
 pub const SPEC: Spec = Spec {
@@ -33,36 +29,6 @@ pub const SPEC: Spec = Spec {
     bind,
 };
 
-struct Della {
-    weight: Vec<f64>,
-    prune: MagPrune,
-    normalize: bool,
-}
-
 fn bind(params: &Params) -> Result<Box<dyn Method>> {
-    let prune = MagPrune::new(params.each("density"), params.each("epsilon"), Rescale::named(params.word("rescale")))?;
-    Ok(Box::new(Della { weight: params.each("weight"), prune, normalize: params.flag("normalize") }))
-}
-
-impl Method for Della {
-    fn grain(&self) -> Grain {
-        Grain::Row
-    }
-
-    fn need(&self, facts: &Facts, _: u64) -> Need {
-        Need::sums(self.prune.sums(), facts)
-    }
-}
-
-impl<R: Real> Formula<R> for Della {
-    fn sums(&self, block: &mut Block<R>, _: &Facts, sums: &mut [f64]) {
-        let (name, seed) = (block.name, block.seed);
-        self.prune.measure(block.inputs, block.row, |model| Key::new(seed, name, model), block.first, sums);
-    }
-
-    fn merge(&self, block: &mut Block<R>, facts: &Facts) {
-        let (name, seed) = (block.name, block.seed);
-        self.prune.apply(block.inputs, block.row, |model| Key::new(seed, name, model), block.first, &facts.sums);
-        elect::disjoint(block.out, block.inputs, &self.weight, self.normalize, 1.0);
-    }
+    DellaLinear::bound(params, true)
 }

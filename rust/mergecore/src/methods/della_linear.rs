@@ -6,10 +6,10 @@
 use super::{Base, Block, Facts, Formula, Grain, Method, Need, Spec};
 use crate::dtype::Real;
 use crate::error::Result;
-use crate::kernels::blend;
 use crate::kernels::magprune::MagPrune;
 use crate::kernels::mask::Key;
 use crate::kernels::thin::Rescale;
+use crate::kernels::{blend, elect};
 use crate::params::{Default, Param, Params, DENSITY, EPSILON, LAMBDA, NORMALIZE, RESCALE, WEIGHT};
 
 pub const SPEC: Spec = Spec {
@@ -33,15 +33,23 @@ pub const SPEC: Spec = Spec {
     bind,
 };
 
-struct DellaLinear {
+/// With or without an election of signs between the pruned task vectors (`della`).
+pub struct DellaLinear {
     weight: Vec<f64>,
     prune: MagPrune,
     normalize: bool,
+    elect: bool,
 }
 
 fn bind(params: &Params) -> Result<Box<dyn Method>> {
-    let prune = MagPrune::new(params.each("density"), params.each("epsilon"), Rescale::named(params.word("rescale")))?;
-    Ok(Box::new(DellaLinear { weight: params.each("weight"), prune, normalize: params.flag("normalize") }))
+    DellaLinear::bound(params, false)
+}
+
+impl DellaLinear {
+    pub fn bound(params: &Params, elect: bool) -> Result<Box<dyn Method>> {
+        let prune = MagPrune::new(params.each("density"), params.each("epsilon"), Rescale::named(params.word("rescale")))?;
+        Ok(Box::new(DellaLinear { weight: params.each("weight"), prune, normalize: params.flag("normalize"), elect }))
+    }
 }
 
 impl Method for DellaLinear {
@@ -63,6 +71,10 @@ impl<R: Real> Formula<R> for DellaLinear {
     fn merge(&self, block: &mut Block<R>, facts: &Facts) {
         let (name, seed) = (block.name, block.seed);
         self.prune.apply(block.inputs, block.row, |model| Key::new(seed, name, model), block.first, &facts.sums);
-        blend::weighted_sum(block.out, block.inputs, &self.weight, self.normalize);
+        if self.elect {
+            elect::disjoint(block.out, block.inputs, &self.weight, self.normalize, 1.0);
+        } else {
+            blend::weighted_sum(block.out, block.inputs, &self.weight, self.normalize);
+        }
     }
 }
