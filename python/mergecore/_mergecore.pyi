@@ -49,6 +49,7 @@ class Plan:
         locations: dict[str, str],
         *,
         adapters: dict[str, str] | None = None,
+        vocabulary: tuple[int, dict[str, bytes], list[list[tuple[str, int]]]] | None = None,
         from_file: bool = False,
         threads: int | None = None,
         max_memory: int | None = None,

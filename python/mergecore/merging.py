@@ -67,6 +67,8 @@ def merge(
     ignore: Sequence[str] | None = None,
     dtype: str | None = None,
     seed: int = 42,
+    tokenizer_source: PathLike | None = None,
+    chat_template: str | None = None,
     threads: int | None = None,
     max_memory: int | None = None,
     shard_size: int | None = None,
@@ -89,6 +91,10 @@ def merge(
         dtype: The output's dtype, for example `"bfloat16"`; else each tensor's own in the base,
             else in the first model. Arithmetic is float32, or float64 if any input is.
         seed: The seed of random masks.
+        tokenizer_source: `"union"`, `"base"` or a model: models of different vocabularies are
+            aligned to this tokenizer, row by row of their embeddings and heads.
+        chat_template: The output's instead of the donor's: a name (`"chatml"`), `"auto"` for the
+            one that most models have, or a Jinja template.
         threads: How many threads work; all cores if None. The output's bytes do not depend on it.
         max_memory: The most memory to take, in bytes.
         shard_size: The size of an output shard, in bytes.
@@ -123,6 +129,8 @@ def merge(
         ignore=None if ignore is None else list(ignore),
         dtype=dtype,
         seed=seed,
+        tokenizer_source=None if tokenizer_source is None else os.fspath(tokenizer_source),
+        chat_template=chat_template,
     )
     return run(
         request,

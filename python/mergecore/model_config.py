@@ -8,35 +8,53 @@ from pathlib import Path
 from typing import Any
 
 from mergecore.errors import ModelError
+from mergecore.tokenizer.files import renumbered
 
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers")
 
 
-def rendered(donor: Path, summary: Mapping[str, Any]) -> bytes:
-    """The donor's config.json with dtype, layers and tied embeddings as they are in the output.
+def rendered(
+    donor: Path, summary: Mapping[str, Any], moved: Mapping[int, int] | None = None
+) -> bytes:
+    """The donor's config.json with what it says of the weights made true of the output.
 
     Args:
         donor: The donor's config.json.
-        summary: The plan's summary; `dtype`, `layers`, `tied` and `untied` are read.
+        summary: The plan's summary; `dtype`, `layers`, `tied`, `untied` and `vocabulary` are read.
+        moved: The donor's token ids, and what they are in the output.
 
     Raises:
         ModelError: The file is not a JSON object.
     """
-    original = donor.read_bytes()
-    try:
-        config = json.loads(original)
-    except ValueError as error:
-        raise ModelError(f"{donor}: not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{donor}: a config is a JSON object")
+    config = read(donor)
     corrected = corrected_config(config, summary)
-    if corrected == config:
-        return original
-    return (json.dumps(corrected, indent=2, ensure_ascii=False) + "\n").encode()
+    if moved is not None:
+        corrected = renumbered(corrected, moved)
+    return donor.read_bytes() if corrected == config else as_json(corrected)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The content of a config.
+
+    Raises:
+        ModelError: The file is not a JSON object.
+    """
+    try:
+        config = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ModelError(f"{file}: not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{file}: a config is a JSON object")
+    return config
+
+
+def as_json(config: Mapping[str, Any]) -> bytes:
+    """A config as its file has it."""
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def corrected_config(config: dict[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a config with its dtype, layer count and tied embeddings made true."""
+    """A copy of a config with dtype, layer count, vocabulary and tied embeddings made true."""
     config = dict(config)
     # A multimodal model's language part has a config of its own inside.
     text = dict(config["text_config"]) if isinstance(config.get("text_config"), dict) else {}
@@ -47,6 +65,10 @@ def corrected_config(config: dict[str, Any], summary: Mapping[str, Any]) -> dict
         _gather_layers(text or config, [layer for _, layer in summary["layer_origins"]])
     if summary.get("layers"):
         _set_layers(text or config, summary["layers"])
+    if summary.get("vocabulary"):
+        for part in parts:
+            if "vocab_size" in part or part is parts[-1]:
+                part["vocab_size"] = summary["vocabulary"]["rows"]
     if summary.get("tied") or summary.get("untied"):
         config["tie_word_embeddings"] = bool(summary.get("tied"))
         if "tie_word_embeddings" in text:

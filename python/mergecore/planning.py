@@ -17,6 +17,8 @@ from mergecore.errors import MergecoreError, ModelError, RecipeError
 from mergecore.models import hub, lineage
 from mergecore.models.reference import split
 from mergecore.recipe import Recipe
+from mergecore.tokenizer import speech
+from mergecore.tokenizer.files import TokenizerFiles
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called about ten times a second with the bytes done and the bytes in all."""
@@ -32,6 +34,7 @@ class Prepared:
     """What the engine says of it: the resolved recipe, tensors, bytes, passes, memory, notes."""
     plan: Plan
     donor: Path
+    tokenizer: TokenizerFiles
 
     def run(
         self,
@@ -45,7 +48,7 @@ class Prepared:
         except UnicodeEncodeError as error:
             raise RecipeError(f"{out!r}: the name is not UTF-8; choose another --out") from error
         with _as_model_errors():
-            files = side_files.collect(self.donor, self.summary, out)
+            files = side_files.collect(self.donor, self.summary, out, self.tokenizer)
         report: dict[str, Any] = json.loads(
             self.plan.run(os.fspath(out), files, overwrite=overwrite, progress=progress)
         )
@@ -117,16 +120,19 @@ def _prepare(request: Recipe, from_file: bool, quiet: bool, **limits: int | None
     notes += [note] if note else []
     if not (side_files.folder_of(locations[donor]) / "config.json").is_file():
         notes.append(f"{donor} has no config.json: the output has weights, but is no whole model")
+    spoken = speech.of(request, donor, places, quiet=quiet)
     plan = Plan(
         recipe.to_json(request),
         {reference: str(model) for reference, model in locations.items()},
         adapters={r: str(adapter) for r, (_, adapter) in places.items() if adapter is not None},
+        vocabulary=spoken.vocabulary,
         from_file=from_file,
         **limits,
     )
     summary = {**json.loads(plan.summary()), "donor": donor}
-    summary["notes"] = [*notes, *summary["notes"]]
-    return Prepared(summary, plan, locations[donor])
+    summary["notes"] = [*notes, *spoken.notes, *summary["notes"]]
+    summary["warnings"] = [*spoken.warnings, *summary["warnings"]]
+    return Prepared(summary, plan, locations[donor], spoken.files)
 
 
 @contextmanager

@@ -142,7 +142,7 @@ def with_references(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
         changed["models"] = [_entry_with_reference(entry, change) for entry in changed["models"]]
     if isinstance(changed.get("slices"), list):
         changed["slices"] = [_slice_with_references(entry, change) for entry in changed["slices"]]
-    return changed
+    return _tokenizer_with_references(changed, change)
 
 
 def models_of(recipe: Recipe) -> list[str]:
@@ -214,6 +214,39 @@ def _slice_with_references(entry: Any, change: Callable[[str], str]) -> Any:
     reference = spelled_out(changed.get("base_model"))
     if isinstance(reference, str):
         changed["base_model"] = change(reference)
+    return changed
+
+
+def _tokenizer_with_references(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
+    """The recipe, whose tokenizers come from models with changed names."""
+
+    def source(said: Any) -> Any:
+        reference = spelled_out(said)
+        if reference in ("union", "base") or not isinstance(reference, str):
+            return reference
+        return change(reference)
+
+    def token(said: Any) -> Any:
+        if not isinstance(said, dict) or said.get("source") is None:
+            return said
+        whose = said["source"]
+        if isinstance(whose, dict) and "kind" in whose:
+            if "model" not in whose:
+                return said
+            return {**said, "source": {**whose, "model": source(whose["model"])}}
+        return {**said, "source": source(whose)}
+
+    changed = dict(recipe)
+    if changed.get("tokenizer_source") is not None:
+        changed["tokenizer_source"] = source(changed["tokenizer_source"])
+    tokenizer = changed.get("tokenizer")
+    if isinstance(tokenizer, dict):
+        tokenizer = dict(tokenizer)
+        if tokenizer.get("source") is not None:
+            tokenizer["source"] = source(tokenizer["source"])
+        if isinstance(tokenizer.get("tokens"), dict):
+            tokenizer["tokens"] = {name: token(said) for name, said in tokenizer["tokens"].items()}
+        changed["tokenizer"] = tokenizer
     return changed
 
 

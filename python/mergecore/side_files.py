@@ -6,7 +6,6 @@ output, and the model card and the recipe as run are mergecore's own.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
@@ -16,6 +15,9 @@ from typing import Any, TypeAlias
 from mergecore import model_card, model_config, recipe
 from mergecore.errors import ModelError
 from mergecore.recipe import Recipe
+from mergecore.tokenizer import chat_template
+from mergecore.tokenizer.files import TokenizerFiles, renumbered
+from mergecore.tokenizer.output import source_of
 
 SideFile: TypeAlias = tuple[str, bytes | str]
 """A name inside the output, and its bytes or the path of the file to copy."""
@@ -39,8 +41,9 @@ _LEFT = ("runs",)  # training logs
 def choose_donor(request: Recipe, locations: Mapping[str, Path]) -> tuple[str, str | None]:
     """Decides whose config, tokenizer and side files the output gets.
 
-    The recipe's `donor`; else the model that is extrapolated (`onto`); else the base, or without
-    one the first model, unless it has no chat template and another model has.
+    The recipe's `donor`; else the model that is extrapolated (`onto`); else the one whose tokenizer
+    the recipe asks for; else the base, or without one the first model, unless it has no chat
+    template and another model has.
 
     Args:
         request: The recipe, its base known.
@@ -54,26 +57,15 @@ def choose_donor(request: Recipe, locations: Mapping[str, Path]) -> tuple[str, s
             return request[key], None
     models = recipe.models_of(request)
     first = request.get("base_model") or models[0]
-    if chat_template(locations[first]) is None:
+    speaker = first if source_of(request) == "base" else source_of(request)
+    if speaker is not None and speaker in locations:
+        return speaker, None
+    if chat_template.find(folder_of(locations[first])) is None:
         for model in models:
-            if chat_template(locations[model]) is not None:
+            if chat_template.find(folder_of(locations[model])) is not None:
                 whose = f"config, tokenizer and side files are {model}'s"
                 return model, f"{whose}: {first} has no chat template"
     return first, None
-
-
-def chat_template(model: Path) -> str | None:
-    """The file that holds a model's chat template, or None if it has none."""
-    folder = folder_of(model)
-    for name in ("chat_template.jinja", "chat_template.json"):
-        if (folder / name).is_file():
-            return name
-    try:
-        settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    has_one = isinstance(settings, dict) and bool(settings.get("chat_template"))
-    return "tokenizer_config.json" if has_one else None
 
 
 def folder_of(model: Path) -> Path:
@@ -81,7 +73,12 @@ def folder_of(model: Path) -> Path:
     return model if model.is_dir() else model.parent
 
 
-def collect(donor: Path, summary: Mapping[str, Any], out: str | os.PathLike[str]) -> list[SideFile]:
+def collect(
+    donor: Path,
+    summary: Mapping[str, Any],
+    out: str | os.PathLike[str],
+    tokenizer: TokenizerFiles,
+) -> list[SideFile]:
     """Lists every file besides the weights that the output gets.
 
     Args:
@@ -89,6 +86,7 @@ def collect(donor: Path, summary: Mapping[str, Any], out: str | os.PathLike[str]
             folder, and gives nothing.
         summary: The plan's summary: the dtype, layers and ties that the config must state.
         out: Where the output will be; the card refers to a base beside it by a relative path.
+        tokenizer: The files that take the place of some of the donor's.
 
     Returns:
         Names with their bytes, or with the path of the file to copy, sorted by name.
@@ -99,9 +97,15 @@ def collect(donor: Path, summary: Mapping[str, Any], out: str | os.PathLike[str]
     folder = folder_of(donor)
     files: dict[str, bytes | str] = {}
     if donor.is_dir() or (folder / "config.json").is_file():
-        files = {name: str(folder / name) for name in _copied(folder)}
+        names = (name for name in _copied(folder) if not tokenizer.replaces(name))
+        files = {name: str(folder / name) for name in names}
+    moved = tokenizer.moved
     if "config.json" in files:
-        files["config.json"] = model_config.rendered(folder / "config.json", summary)
+        files["config.json"] = model_config.rendered(folder / "config.json", summary, moved)
+    if moved is not None and "generation_config.json" in files:
+        said = model_config.read(folder / "generation_config.json")
+        files["generation_config.json"] = model_config.as_json(renumbered(said, moved))
+    files |= tokenizer.files
     place = Path(out)
     as_run = recipe.with_references(
         summary["recipe"], lambda model: model_card.seen_from(model, place)

@@ -17,6 +17,14 @@ from mergecore.cli.execute import default_out, execute
 @click.option("--base", metavar="MODEL", help="What the models were tuned from  [as they say]")
 @click.option("--out", metavar="DIR", help="The folder to make  [./a-b-method]")
 @options.parameters
+@click.option(
+    "--tokenizer-source",
+    metavar="union|base|MODEL",
+    help="Align models of different vocabularies to this tokenizer",
+)
+@click.option(
+    "--chat-template", metavar="NAME|auto|JINJA", help="The output's, instead of the donor's"
+)
 @options.requesting
 @options.running
 def merge(
@@ -28,6 +36,8 @@ def merge(
     density: tuple[float, ...],
     lambda_: tuple[float, ...],
     settings: dict[str, Any],
+    tokenizer_source: str | None,
+    chat_template: str | None,
     donor: str | None,
     ignore: tuple[str, ...],
     dtype: str | None,
@@ -54,6 +64,8 @@ def merge(
         ignore=list(ignore) or None,
         dtype=dtype,
         seed=seed,
+        tokenizer_source=tokenizer_source,
+        chat_template=chat_template,
     )
     if out is None:
         out = default_out(models, known.name.replace("_", "-"))

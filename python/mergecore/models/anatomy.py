@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mergecore import _mergecore, side_files
+from mergecore.tokenizer import chat_template
 
 
 def describe(location: Path, adapter: Path | None = None) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def describe(location: Path, adapter: Path | None = None) -> dict[str, Any]:
         "dtypes": dict(Counter(tensor["dtype"] for tensor in found["tensors"]).most_common()),
         "layers": found["layers"],
         "tied": _tied(names, config),
-        "chat_template": side_files.chat_template(location),
+        "chat_template": chat_template.find(side_files.folder_of(location)),
         "tensors": found["tensors"],
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mergecore::checkpoint::vocabulary::{Origin, Vocabulary};
 use mergecore::checkpoint::{Checkpoint, Lent, Tensor};
 use mergecore::dtype::Dtype;
 use mergecore::write::SideFile;
@@ -135,5 +136,28 @@ impl<'a, 'py> FromPyObject<'a, 'py> for SideFiles {
             Ok((name, file))
         };
         pairs.into_iter().map(convert).collect::<PyResult<_>>().map(SideFiles)
+    }
+}
+
+/// A vocabulary: (rows, {model: 64-bit codes of its rows as bytes}, [[(model, row), ...], ...]).
+pub struct Rows(pub Vocabulary);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Rows {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        type Parts = (u64, BTreeMap<String, Vec<u8>>, Vec<Vec<(String, u64)>>);
+        let (rows, maps, made): Parts = object.extract()?;
+        let map = |(model, codes): (String, Vec<u8>)| -> PyResult<_> {
+            let codes = codes.chunks_exact(8).map(|code| i64::from_ne_bytes(code.try_into().expect("eight bytes")));
+            let map: Vec<Origin> = codes.map(Origin::from_code).collect();
+            let odd = map.iter().any(|origin| matches!(origin, Origin::Made(number) if *number >= made.len()));
+            if map.len() as u64 != rows || odd {
+                return Err(PyValueError::new_err(format!("the map of {model} does not make {rows} rows")));
+            }
+            Ok((model, map.into()))
+        };
+        let maps = maps.into_iter().map(map).collect::<PyResult<_>>()?;
+        Ok(Rows(Vocabulary { rows, maps, made }))
     }
 }

@@ -17,7 +17,7 @@ use serde_json::json;
 mod convert;
 mod enter;
 
-use convert::{Arrays, Inputs, SideFiles};
+use convert::{Arrays, Inputs, Rows, SideFiles};
 use enter::{enter, raise};
 
 #[pyfunction]
@@ -42,13 +42,14 @@ struct Plan {
 #[pymethods]
 impl Plan {
     #[new]
-    #[pyo3(signature = (recipe, locations, *, adapters = None, from_file = false, threads = None, max_memory = None, shard_size = None, tile = None))]
+    #[pyo3(signature = (recipe, locations, *, adapters = None, vocabulary = None, from_file = false, threads = None, max_memory = None, shard_size = None, tile = None))]
     #[allow(clippy::too_many_arguments)] // the Python signature
     fn new(
         py: Python,
         recipe: String,
         locations: BTreeMap<String, PathBuf>,
         adapters: Option<BTreeMap<String, PathBuf>>,
+        vocabulary: Option<Rows>,
         from_file: bool,
         threads: Option<usize>,
         max_memory: Option<u64>,
@@ -66,7 +67,7 @@ impl Plan {
                 }
             };
             let checkpoints = recipe.references().into_iter().map(open).collect::<Result<_>>()?;
-            let plan = plan::plan(recipe, checkpoints)?;
+            let plan = plan::plan_in(recipe, checkpoints, vocabulary.map(|rows| rows.0))?;
             let layout = layout::layout(&plan, shard_size.unwrap_or(layout::DEFAULT_SHARD))?;
             let limits = Limits::choose(&plan, threads, max_memory, tile)?;
             Ok(Plan { plan, layout, limits })

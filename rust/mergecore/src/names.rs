@@ -37,9 +37,27 @@ pub fn is_head(name: &str) -> bool {
     HEADS.iter().any(|end| ends(name, end))
 }
 
+/// What else has a row a token, by the end of its name: BERT's head, and the biases of heads.
+const OVER_VOCABULARY: [&str; 7] = [
+    "cls.predictions.bias",
+    "cls.predictions.decoder.bias",
+    "cls.predictions.decoder.weight",
+    "embed_out.bias",
+    "lm_head.bias",
+    "lm_head.decoder.bias",
+    "lm_head.decoder.weight",
+];
+
 /// Whether the first axis of this tensor is the vocabulary.
 pub fn over_vocabulary(name: &str) -> bool {
-    is_head(name) || EMBEDDINGS.iter().any(|end| ends(name, end))
+    is_head(name) || EMBEDDINGS.iter().chain(&OVER_VOCABULARY).any(|end| ends(name, end))
+}
+
+/// The input embedding among names, in the order of `EMBEDDINGS`.
+pub fn embedding<'n>(mut names: impl Iterator<Item = &'n String> + Clone) -> Option<&'n String> {
+    let found = |end: &&str| names.clone().find(|name| ends(name, end));
+    let first = EMBEDDINGS.iter().find_map(|end| found(&end));
+    first.or_else(|| names.find(|name| over_vocabulary(name)))
 }
 
 /// Whether `name` is `end`, or ends with it after a dot.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{json, Value as Json};
 
+use crate::checkpoint::vocabulary::Vocabulary;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::{angle, mask};
@@ -35,6 +36,9 @@ pub fn recipe_hash(plan: &Plan, layout: &Layout) -> String {
     hasher.update(plan.recipe.resolved().to_string().as_bytes());
     for file in &layout.files {
         hasher.update(&file.header);
+    }
+    if let Some(vocabulary) = &plan.vocabulary {
+        hasher.update(vocabulary.hash().as_bytes());
     }
     hasher.finalize().to_hex().to_string()
 }
@@ -100,6 +104,7 @@ pub fn manifest(
         "mask_generator": mask::VERSION,
         "recipe": plan.recipe.resolved(),
         "seed": plan.recipe.seed,
+        "vocabulary": plan.vocabulary.as_ref().map(Vocabulary::account),
         "inputs": inputs,
         "delta_norm": finite(norm(records, 0)),
         "delta_norm_rounded": finite(norm(records, 1)),
@@ -127,6 +132,7 @@ pub fn summary(plan: &Plan, layout: &Layout, threads: usize, memory_bytes: u64) 
         "dtype": plan.dtype().name(),
         "tied": plan.head == Head::Tied || (!plan.has_head() && plan.reference_tied() == Some(true)),
         "untied": plan.head == Head::Untied || (plan.has_head() && plan.donor_tied() == Some(true)),
+        "vocabulary": plan.vocabulary.as_ref().map(Vocabulary::account),
         "layers": plan.layers(),
         "layer_origins": plan.layer_origins(),
         "files": layout.files.iter().map(|f| json!({"name": f.name, "bytes": f.bytes})).collect::<Vec<_>>(),
@@ -189,6 +195,7 @@ pub fn contents(checkpoint: &Checkpoint) -> Json {
         "files": checkpoint.files.iter().enumerate().map(|(i, f)| json!({"name": file_name(i), "bytes": f.length})).collect::<Vec<_>>(),
         "parameter_count": checkpoint.tensors.values().map(Tensor::elements).sum::<u64>(),
         "bytes": checkpoint.tensors.values().map(Tensor::bytes).sum::<u64>(),
+        "vocabulary_rows": names::embedding(checkpoint.tensors.keys()).map(|name| checkpoint.tensors[name].shape.first()),
         "layers": names::layers(checkpoint.tensors.keys().map(String::as_str)),
         "tensors": tensors,
     })

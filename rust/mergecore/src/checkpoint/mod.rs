@@ -19,6 +19,7 @@ mod header;
 mod lora;
 mod quantised;
 mod torch;
+pub mod vocabulary;
 
 pub use bytes::{Bytes, InputFile, Lent};
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::checkpoint::vocabulary::Vocabulary;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -32,6 +33,8 @@ pub struct Plan<'a> {
     pub ignored: Vec<String>,
     /// An output head was found equal to the embedding and is not written; or differs from a tied one and is.
     pub head: Head,
+    /// What every model's embedding was brought to, where the recipe asks for it.
+    pub vocabulary: Option<Vocabulary>,
     pub notes: Vec<String>,
     pub warnings: Vec<String>,
 }
@@ -134,6 +137,16 @@ impl Job<'_> {
 
 /// Decides everything. `checkpoints` are those of `recipe.references()`, in that order.
 pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan<'a>> {
+    plan_in(recipe, checkpoints, None)
+}
+
+/// The same, with every model brought to one vocabulary first.
+pub fn plan_in<'a>(recipe: Recipe, mut checkpoints: Vec<Checkpoint<'a>>, vocabulary: Option<Vocabulary>) -> Result<Plan<'a>> {
+    match &vocabulary {
+        Some(vocabulary) => vocabulary.align(&mut checkpoints)?,
+        None if recipe.aligns_tokens() => return Err(Error::recipe("tokenizer_source and tokenizer need models on disk, with tokenizers")),
+        None => {}
+    }
     let find = |reference: &str| {
         checkpoints.iter().find(|c| c.reference == *reference).ok_or_else(|| Error::recipe(format!("model {reference} was not opened")))
     };
@@ -149,9 +162,6 @@ pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan
         true => outline::of_slices(&recipe, &find, &asked, &heads)?,
         false => outline::of_models(&recipe, &all, &asked, &heads)?,
     };
-    if let Some(donor) = recipe.donor.as_deref().map(find).transpose()? {
-        check_donor(donor, reference, &outline.rows, recipe.is_sliced(), &asked)?;
-    }
     check_ignored(&recipe, &all, &outline.rows)?;
     let mut binder = Binder::new(&recipe);
     let mut jobs = Vec::new();
@@ -175,6 +185,10 @@ pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan
         }
         jobs.push((place, job));
     }
+    // After the models themselves: where the donor is one of them, what they have against each other says more.
+    if let Some(donor) = recipe.donor.as_deref().map(find).transpose()? {
+        check_donor(donor, reference, &outline.rows, recipe.is_sliced(), &asked)?;
+    }
     if jobs.is_empty() {
         return Err(Error::recipe("every tensor is ignored: nothing is left to merge"));
     }
@@ -191,7 +205,7 @@ pub fn plan<'a>(recipe: Recipe, checkpoints: Vec<Checkpoint<'a>>) -> Result<Plan
     let head = heads.verdict();
     let mut warnings = recipe.warnings.clone();
     warnings.extend(heads::missing(find(recipe.reference())?, &all));
-    Ok(Plan { recipe, checkpoints, jobs, ignored: outline.ignored, head, notes, warnings })
+    Ok(Plan { recipe, checkpoints, jobs, ignored: outline.ignored, head, vocabulary, notes, warnings })
 }
 
 /// What a file holds beside tensors is said, once, and left out.
@@ -319,7 +333,7 @@ fn check_donor(donor: &Checkpoint, reference: &Checkpoint, rows: &[Row], sliced:
 
 fn misfit(name: &str, a: &[u64], first: &Checkpoint, b: &[u64], second: &Checkpoint) -> Error {
     let way_out = if names::over_vocabulary(name) && a.len() == b.len() && a[1..] == b[1..] {
-        "; their vocabularies differ: bring both to one tokenizer first (transformers: model.resize_token_embeddings)"
+        "; their vocabularies differ: align them with --tokenizer-source union (recipe key tokenizer_source)"
     } else {
         "; only models of one architecture and size can be merged"
     };

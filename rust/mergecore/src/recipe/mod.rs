@@ -13,6 +13,7 @@ use crate::params::{self, Default, Param, Params};
 
 mod setting;
 mod slices;
+mod tokens;
 
 use setting::{settings, Settings};
 pub use slices::{Slice, Source};
@@ -22,7 +23,7 @@ pub const DEFAULT_SEED: u64 = 42;
 const KEYS: [&str; 11] =
     ["merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype", "onto", "donor", "ignore", "seed"];
 /// mergekit's keys that this version does not know how to honour. Refused, since ignoring one would give another merge.
-const LATER: [&str; 5] = ["modules", "tokenizer_source", "tokenizer", "chat_template", "modifiers"];
+const LATER: [&str; 2] = ["modules", "modifiers"];
 /// mergekit's parameter that changes nothing in any method, there or here.
 const IDLE: &str = "int8_mask";
 
@@ -46,6 +47,8 @@ pub struct Recipe {
     pub wide: bool,
     pub notes: Vec<String>,
     pub warnings: Vec<String>,
+    /// What is said of the tokenizer and the chat template, for whoever reads tokenizers.
+    tokens: Map<String, Json>,
     shared: Settings,
     from_file: bool,
 }
@@ -74,8 +77,10 @@ impl Recipe {
                     "the recipe key \"{key}\" is not supported yet: remove it, or merge whole models with the same vocabulary"
                 )));
             }
-            if !KEYS.contains(&key) {
-                return Err(Error::recipe(format!("unknown recipe key \"{key}\"{} (known: {})", did_you_mean(key, KEYS), KEYS.join(", "))));
+            let known = KEYS.iter().chain(&tokens::KEYS).copied();
+            if !known.clone().any(|known| known == key) {
+                let near = did_you_mean(key, known.clone());
+                return Err(Error::recipe(format!("unknown recipe key \"{key}\"{near} (known: {})", known.collect::<Vec<_>>().join(", "))));
             }
         }
         let name = text_of(&keys, "merge_method")?
@@ -95,6 +100,7 @@ impl Recipe {
             wide: dtype == Some(Dtype::F64),
             notes: Vec::new(),
             warnings: Vec::new(),
+            tokens: tokens::read(&keys)?,
             shared: settings(&mapping(&keys, "parameters")?)?,
             from_file,
         };
@@ -123,6 +129,11 @@ impl Recipe {
             }
         }
         models
+    }
+
+    /// Whether the models are to be brought to one vocabulary.
+    pub fn aligns_tokens(&self) -> bool {
+        self.tokens.contains_key("tokenizer_source") || self.tokens.contains_key("tokenizer")
     }
 
     /// Whose names, order and dtypes the output has: the base's, else the first model's.
@@ -204,6 +215,7 @@ impl Recipe {
             None => (self.shared_and_defaults(), json!(self.slices.iter().map(|slice| slice.spelled_out(None)).collect::<Vec<_>>())),
         };
         resolved["parameters"] = shared;
+        self.tokens.iter().for_each(|(key, value)| resolved[key] = value.clone());
         for (json, slice) in slices.as_array_mut().into_iter().flatten().zip(&self.slices) {
             if let (Some(base), Some(layers), Some(sources)) = (&self.base, &slice.base_layers, json["sources"].as_array_mut()) {
                 sources.push(json!({"model": base, "layer_range": [layers.start, layers.end]}));

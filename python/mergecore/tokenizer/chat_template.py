@@ -1,0 +1,81 @@
+"""Which chat template does a model have, and which shall the output have?"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from mergecore.errors import RecipeError
+
+_FILES = ("chat_template.jinja", "chat_template.json")
+
+
+def find(folder: Path) -> str | None:
+    """The file of a model's folder that holds its chat template, or None if it has none."""
+    for name in _FILES:
+        if (folder / name).is_file():
+            return name
+    return "tokenizer_config.json" if _stated(folder / "tokenizer_config.json") else None
+
+
+def text(folder: Path) -> str | None:
+    """A model's chat template; of several the one called `default`."""
+    file = find(folder)
+    if file is None:
+        return None
+    if file.endswith(".jinja"):
+        return (folder / file).read_text("utf-8")
+    stated = _stated(folder / file)
+    if isinstance(stated, list):
+        named = {entry.get("name"): entry.get("template") for entry in stated}
+        stated = named.get("default") or next(iter(named.values()), None)
+    return stated if isinstance(stated, str) else None
+
+
+def chosen(wanted: str, folders: Iterable[Path]) -> str | None:
+    """The text of the template that a recipe asks for.
+
+    Args:
+        wanted: `auto` for the one that most models have (the first of equals), the name of a
+            template that mergecore knows, or a template.
+        folders: The models'.
+
+    Returns:
+        The template; None if `auto` finds none.
+
+    Raises:
+        RecipeError: It is no name that is known and no template.
+    """
+    if wanted == "auto":
+        found = [template.strip() for template in map(text, folders) if template]
+        return Counter(found).most_common(1)[0][0] if found else None
+    if "{" in wanted:
+        return wanted
+    if wanted in names():
+        return str((_library() / f"{wanted}.jinja").read_text("utf-8"))
+    raise RecipeError(
+        f"chat_template: {wanted!r} is no template (Jinja has braces) and no name that is known:"
+        f" auto, {', '.join(names())}"
+    )
+
+
+def names() -> list[str]:
+    """The templates that mergecore knows by name."""
+    files = [entry.name for entry in _library().iterdir() if entry.name.endswith(".jinja")]
+    return sorted(name.removesuffix(".jinja") for name in files)
+
+
+def _library() -> Any:
+    return resources.files("mergecore.tokenizer") / "templates"
+
+
+def _stated(file: Path) -> Any:
+    try:
+        settings = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return settings.get("chat_template") if isinstance(settings, dict) else None
