@@ -19,6 +19,7 @@ import pytest
 import checkpoints
 import hub_server
 import torch_file
+import vocabularies
 from hub_server import COMMIT, Repo, serve
 
 TENSORS = checkpoints.family()[0]
@@ -125,6 +126,29 @@ def test_weights_are_fetched_in_one_format(found, files, weights, format_):
         assert len(described["tensors"]) == len(TENSORS)
         found(hub)
         assert hub.fetched() == []  # nothing twice
+
+
+def test_of_a_model_that_lends_its_tokenizer_no_weights_are_fetched(environment, tmp_path):
+    lender = vocabularies.words(["two", "one"])
+    vocabularies.save(tmp_path / "lender", lender, 1)
+    vocabularies.save(tmp_path / "model", vocabularies.words(["one", "two"]), 2)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "lender").iterdir()}
+    recipe = {"merge_method": "linear", "models": ["model"], "tokenizer_source": "org/lender"}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    with serve(lender=Repo(files)) as hub:
+        done = subprocess.run(
+            [sys.executable, "-m", "mergecore", "run", "recipe.json", "out"],
+            env={**environment, "HF_ENDPOINT": hub.endpoint},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert hub.fetched() == ["config.json", "tokenizer.json", "tokenizer_config.json"]
+    merged, own = vocabularies.rows(tmp_path / "out"), vocabularies.rows(tmp_path / "model")
+    assert merged.keys() == own.keys()
+    for token, row in own.items():
+        np.testing.assert_array_equal(merged[token], row)
 
 
 def test_a_revision_is_asked_for(found, refused):

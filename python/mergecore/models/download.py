@@ -40,7 +40,7 @@ def fetch(
     repo: str,
     revision: str | None,
     *,
-    adapter: bool = False,
+    wanted: str = "model",
     quiet: bool,
     hint: str = "",
 ) -> Path:
@@ -50,7 +50,7 @@ def fetch(
         reference: What the user wrote, for messages.
         repo: `org/name`.
         revision: A branch, tag or commit; the main branch if left out.
-        adapter: Whether it is an adapter, of which only the weights and their config are wanted.
+        wanted: `model`; `adapter` for its weights and their config; `tokenizer` for no weights.
         quiet: Show no progress.
         hint: What to add where the user may have meant a local folder.
 
@@ -74,7 +74,7 @@ def fetch(
             refusal = _refusal(error, repo, revision, hint)
             raise ModelNotFoundError(f"{reference}: {refusal}") from error
 
-    if adapter:
+    if wanted == "adapter":
         with asking():
             found = snapshot_download(repo, revision=revision, allow_patterns=_OF_AN_ADAPTER)
         if not any(Path(found).glob("*.safetensors")):
@@ -88,6 +88,8 @@ def fetch(
             repo, revision=revision, allow_patterns=_SIDE_FILES, ignore_patterns=["*/*"]
         )
     folder = Path(side_files)
+    if wanted == "tokenizer":
+        return folder
     weights = _weights([path.name for path in folder.iterdir()], folder)
     if weights and all((folder / name).exists() for name in weights):
         return folder

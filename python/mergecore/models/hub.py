@@ -10,9 +10,13 @@ import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from mergecore.errors import ModelError, ModelNotFoundError
 from mergecore.models import reference as references
+
+Wanted: TypeAlias = Literal["model", "adapter", "tokenizer"]
+"""What of a model is needed here: a tokenizer comes without weights."""
 
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
@@ -28,15 +32,15 @@ def locate_both(reference: str, *, quiet: bool = False) -> tuple[Path, Path | No
         return locate(model, quiet=quiet), None
     if not model or not adapter:
         raise ModelError(f"{reference}: an adapter on a model is given as MODEL+ADAPTER")
-    return locate(model, quiet=quiet), locate(adapter, adapter=True, quiet=quiet)
+    return locate(model, quiet=quiet), locate(adapter, wanted="adapter", quiet=quiet)
 
 
-def locate(reference: str, *, adapter: bool = False, quiet: bool = False) -> Path:
+def locate(reference: str, *, wanted: Wanted = "model", quiet: bool = False) -> Path:
     """Finds a model on this machine, or fetches it from the hub.
 
     Args:
         reference: A local folder or weights file, or `org/name[@revision]`.
-        adapter: Whether it is an adapter, of which only the weights and their config are fetched.
+        wanted: What of it is fetched; of an adapter only the weights and their config.
         quiet: Show no progress of a download.
 
     Returns:
@@ -56,7 +60,7 @@ def locate(reference: str, *, adapter: bool = False, quiet: bool = False) -> Pat
 
     hint = _sibling(Path(match["repo"]))
     return download.fetch(
-        reference, match["repo"], match["revision"], adapter=adapter, quiet=quiet, hint=hint
+        reference, match["repo"], match["revision"], wanted=wanted, quiet=quiet, hint=hint
     )
 
 

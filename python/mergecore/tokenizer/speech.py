@@ -61,7 +61,7 @@ def _aligned(request: recipe.Recipe, donor: str, places: Located, quiet: bool) -
     elsewhere = {}
     source = str(output.source_of(request))
     if source not in ("union", "base") and source not in places:
-        folder = side_files.folder_of(hub.locate_both(source, quiet=quiet)[0])
+        folder = side_files.folder_of(hub.locate(source, wanted="tokenizer", quiet=quiet))
         elsewhere[source] = (folder, _stated_rows(folder))
     decided = output.decide(request, _merged(request), donor, read, elsewhere)
     return Speech(
