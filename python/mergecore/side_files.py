@@ -103,10 +103,7 @@ def collect(donor: Path, summary: Mapping[str, Any], out: str | os.PathLike[str]
     if "config.json" in files:
         files["config.json"] = model_config.rendered(folder / "config.json", summary)
     place = Path(out)
-    as_run = recipe.with_references(
-        summary["recipe"], lambda model: model_card.seen_from(model, place)
-    )
-    files[RECIPE_AS_RUN] = recipe.to_yaml(as_run).encode()
+    files[RECIPE_AS_RUN] = model_card.as_run(summary, place).encode()
     files["README.md"] = model_card.rendered(summary, place).encode()
     return sorted(files.items())
 
