@@ -93,8 +93,11 @@ def test_the_output_is_whole_without_the_documents_and_makes_itself_again(
     assert [m["model"] for m in manifest["recipe"]["models"]] == ["one", "two", "b"]
     one, two, b = manifest["inputs"]
     assert "path" not in one
-    assert one["document"]["recipe"]["merge_method"] == "ties"
-    assert [i["model"] for i in two["document"]["inputs"]] == ["one", "a"]
+    assert "path" not in two
+    documents = manifest["documents"]
+    assert list(documents) == ["one", "two"]
+    assert documents["one"]["recipe"]["merge_method"] == "ties"
+    assert [i["model"] for i in documents["two"]["inputs"]] == ["one", "a"]
     assert b["path"] == "b"
     assert command("run", "out/mergecore_recipe.yml", "again").status == 0
     for name in ("mergecore_recipe.yml", "mergecore.json", "model.safetensors"):
@@ -234,6 +237,15 @@ def test_show_and_a_dry_run_tell_what_is_known(command, family, tmp_path):
     assert "nothing (--dry-run)" in command("run", "mix.yml", "out", "--dry-run").out
     assert len(json.loads(command("run", "mix.yml", "--dry-run", "--json").out)["documents"]) == 3
     assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_disk_without_room_for_what_is_known_is_told_before_the_start(
+    refused, family, tmp_path, monkeypatch
+):
+    write(tmp_path / "mix.yml", ONE, TWO, LAST)
+    monkeypatch.setattr("mergecore.chain.free_space", lambda _: 1000)
+    assert "not enough space" in refused("run", "mix.yml", "out")
+    assert not (tmp_path / "out.partial").exists()
 
 
 @pytest.fixture

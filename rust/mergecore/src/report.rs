@@ -56,23 +56,28 @@ pub fn fingerprints(plan: &Plan) -> Result<Json> {
 
 /// A document goes with the output's folder, so that where and when it was made says nothing: what it was made of does.
 fn of_document(c: &Checkpoint, print: &mut Json) -> Result<()> {
-    let (bytes, manifest) = manifest_in(&c.path)?;
+    let (bytes, _) = manifest_in(&c.path)?;
     let entries = print.as_object_mut().expect("a print is an object");
     entries.shift_remove("path");
-    entries.insert(
-        "document".into(),
-        json!({
-            "recipe": manifest["recipe"],
-            "inputs": manifest["inputs"],
-            "manifest_blake3": blake3::hash(&bytes).to_hex().as_str(),
-        }),
-    );
+    entries.insert("manifest_blake3".into(), json!(blake3::hash(&bytes).to_hex().as_str()));
     for (file, print) in c.files.iter().zip(entries["files"].as_array_mut().expect("a list")) {
         if file.path.starts_with(&c.path) {
             print.as_object_mut().expect("a file's print is an object").shift_remove("modified_ns");
         }
     }
     Ok(())
+}
+
+/// What the documents among the inputs, and theirs in turn, were made of: they themselves go. Each once, however many use it.
+fn lineage(plan: &Plan) -> Result<Json> {
+    let mut documents = json!({});
+    for c in plan.checkpoints.iter().filter(|c| documents::is_document(&c.path)) {
+        let (_, manifest) = manifest_in(&c.path)?;
+        let name = c.path.file_name().expect("a document has a name").to_string_lossy();
+        extend(&mut documents, manifest["documents"].clone());
+        extend(&mut documents, json!({name: {"recipe": manifest["recipe"], "inputs": manifest["inputs"]}}));
+    }
+    Ok(documents)
 }
 
 fn manifest_in(folder: &Path) -> Result<(Vec<u8>, Json)> {
@@ -146,6 +151,10 @@ pub fn manifest(
         "tensors": plan.jobs.iter().zip(&layout.places).map(tensor).collect::<Vec<_>>(),
     });
     extend(&mut manifest, more);
+    match lineage(plan)? {
+        Json::Object(documents) if documents.is_empty() => {}
+        documents => extend(&mut manifest, json!({"documents": documents})),
+    }
     Ok(manifest)
 }
 
