@@ -95,8 +95,9 @@ def _ordered(documents: Sequence[Document]) -> list[Document]:
                 "give the others one (name: NAME)"
             )
         same = [name for name in by_name if name and name.lower() == (document.name or "").lower()]
-        if same:  # some file systems hold A and a for one name
-            raise RecipeError(f"two documents are called {document.name}; rename one")
+        if same:
+            alike = "" if same[0] == document.name else f" and {same[0]}, one folder to some disks"
+            raise RecipeError(f"two documents are called {document.name}{alike}; rename one")
         by_name[document.name] = document
     if None not in by_name:
         raise RecipeError(
