@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 _Tensors: TypeAlias = dict[str, tuple[str, list[int], NDArray[uint8]]]
 
 __all__ = [
+    "Claim",
     "Plan",
     "__version__",
     "checkpoint",
+    "claim",
     "free_space",
     "merge_arrays",
     "random_mask",
@@ -38,8 +40,12 @@ def merge_arrays(
     out: _Tensors,
     threads: int | None = None,
 ) -> str: ...
+def claim(out: str, inputs: list[str], request: str, overwrite: bool = False) -> Claim: ...
 def free_space(path: str) -> int: ...
 def random_mask(seed: int, name: str, model: int, density: float, out: NDArray[bool_]) -> None: ...
+
+@final
+class Claim: ...
 
 @final
 class Plan:
@@ -58,6 +64,7 @@ class Plan:
     ) -> Plan: ...
     def summary(self) -> str: ...
     def steps(self) -> str: ...
+    def is_made(self, out: str, side_files: list[tuple[str, bytes | str]]) -> bool: ...
     def run(
         self,
         out: str,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from mergecore import _mergecore, recipe
+from mergecore import _mergecore, chain, documents, recipe
 from mergecore.errors import RecipeError
 from mergecore.planning import Progress, prepare
 from mergecore.recipe import Recipe, Value
@@ -183,25 +183,31 @@ def run(
 
     Args:
         request: A recipe file, YAML or JSON, or a recipe as a dict. A file that leaves `density`
-            out means mergekit's 1.0 by it; a dict means what `merge` does.
+            out means mergekit's 1.0 by it; a dict means what `merge` does. A file of several
+            documents is run one after the other; the report is the output's.
         out: The folder to make.
         threads: As in `merge`, and so are the others.
         max_memory: In bytes.
         shard_size: In bytes.
         overwrite: Replace `out` if it is there.
-        progress: Called with the bytes done and the bytes in all.
+        progress: Called with the bytes done and the bytes in all, of one document after the other.
 
     Raises:
         MergecoreError: As `merge` does.
     """
-    from_file = not isinstance(request, dict)
-    prepared = prepare(
-        request if isinstance(request, dict) else recipe.load(Path(request)),
-        from_file=from_file,
-        threads=threads,
-        max_memory=max_memory,
-        shard_size=shard_size,
-    )
+    limits: dict[str, Any] = {
+        "threads": threads,
+        "max_memory": max_memory,
+        "shard_size": shard_size,
+    }
+    listed = None if isinstance(request, dict) else documents.load(request)
+    if listed is not None and len(listed) > 1:
+        checked = chain.check(listed, **limits)
+        report = checked.run(out, overwrite, lambda _: nullcontext(progress))
+        return MergeReport.from_json(report)
+    single = listed[0].recipe if listed else request
+    assert isinstance(single, dict)
+    prepared = prepare(single, from_file=listed is not None, **limits)
     return MergeReport.from_json(prepared.run(out, overwrite=overwrite, progress=progress))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mergecore import recipe
-from mergecore.models.reference import each_part
+from mergecore.models.reference import each_part, split
 
 
 def rendered(summary: Mapping[str, Any], out: Path) -> str:
@@ -20,20 +20,21 @@ def rendered(summary: Mapping[str, Any], out: Path) -> str:
     base, so that merges can be merged again without naming it; without either, all the models.
 
     Args:
-        summary: The plan's summary; `recipe`, `method`, `base` and `models` are read.
+        summary: The plan's summary; `recipe`, `method`, `base` and `models` are read, and of
+            `documents` the same of the merges that it may name as models.
         out: Where the output will be.
     """
-    run = recipe.with_references(summary["recipe"], lambda model: seen_from(model, out))
-    parents = [run.get("onto") or summary["base"]]
-    if parents == [None]:
-        parents = list(summary["models"])
-    named = [seen_from(parent, out) for parent in parents]
+    documents = {document["name"]: document for document in summary.get("documents", ())}
+    named = [seen_from(parent, out) for parent in dict.fromkeys(_ancestors(summary, documents))]
     front = {
         "base_model": named[0] if len(named) == 1 else named,
         "library_name": "transformers",
         "tags": ["mergecore", "merge"],
     }
-    models = [f"* {model}" for model in summary["models"]]
+    models = [
+        f"* {model}" + (" (a document of the recipe)" if split(model)[0] in documents else "")
+        for model in summary["models"]
+    ]
     models += [f"* {summary['base']} (the base)"] if summary["base"] else []
     listed = "\n".join(models)
     return (
@@ -41,15 +42,42 @@ def rendered(summary: Mapping[str, Any], out: Path) -> str:
         f"# {out.resolve().name}\n\n"
         f"Made by mergecore with the method `{summary['method']}` from\n\n{listed}\n\n"
         "`mergecore run mergecore_recipe.yml OUT` makes it again:\n\n"
-        f"```yaml\n{recipe.to_yaml(run)}```\n\n"
+        f"```yaml\n{as_run(summary, out)}```\n\n"
         "`mergecore.json` lists the inputs' fingerprints and the digests of these files; "
         "`mergecore verify` checks them.\n"
     )
 
 
-def seen_from(reference: str, out: Path) -> str:
+def as_run(summary: Mapping[str, Any], out: Path) -> str:
+    """The recipe as it was run, with the documents that it names, as a file in the folder `out`."""
+    documents = summary.get("documents", ())
+    recipes = [{"name": document["name"], **document["recipe"]} for document in documents]
+    names = [document["name"] for document in documents]
+    written = [
+        recipe.with_references(run, lambda model: seen_from(model, out, names))
+        for run in [*recipes, summary["recipe"]]
+    ]
+    return "---\n".join(map(recipe.to_yaml, written))
+
+
+def seen_from(reference: str, out: Path, documents: Sequence[str] = ()) -> str:
     """A reference that holds in the folder `out`: a local neighbour's is relative to it."""
-    return each_part(reference, lambda part: _part_seen_from(part, out))
+    return each_part(
+        reference, lambda part: part if part in documents else _part_seen_from(part, out)
+    )
+
+
+def _ancestors(
+    said: Mapping[str, Any], documents: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """The models that a merge is a descendant of; where one is a document, that one's."""
+    parent = said["recipe"].get("onto") or said["base"]
+    for reference in said["models"] if parent is None else [parent]:
+        document = documents.get(split(reference)[0])
+        if document is None:
+            yield reference
+        else:
+            yield from _ancestors(document, documents)
 
 
 def _part_seen_from(reference: str, out: Path) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from mergecore import recipe, registry, side_files
-from mergecore._mergecore import Plan, recipe_models
+from mergecore._mergecore import Plan, checkpoint, recipe_models
 from mergecore.errors import MergecoreError, ModelError, RecipeError
 from mergecore.models import hub, lineage
 from mergecore.models.reference import split
@@ -43,19 +43,35 @@ class Prepared:
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Merges into the folder `out` and returns the engine's report, the plan's notes in it."""
-        try:
-            os.fspath(out).encode()
-        except UnicodeEncodeError as error:
-            raise RecipeError(f"{out!r}: the name is not UTF-8; choose another --out") from error
-        with _as_model_errors():
-            files = side_files.collect(self.donor, self.summary, out, self.tokenizer)
+        place, files = checked_name(out), self._side_files(out)
         report: dict[str, Any] = json.loads(
-            self.plan.run(os.fspath(out), files, overwrite=overwrite, progress=progress)
+            self.plan.run(place, files, overwrite=overwrite, progress=progress)
         )
         for key in ("notes", "warnings"):
             said = report.get(key) or []
             report[key] = [note for note in self.summary[key] if note not in said] + said
         return report
+
+    def is_made(self, out: str | os.PathLike[str]) -> bool:
+        """Whether the folder `out` is what `run` would make of it, by its manifest."""
+        return self.plan.is_made(os.fspath(out), self._side_files(out))
+
+    def _side_files(self, out: str | os.PathLike[str]) -> list[side_files.SideFile]:
+        with _as_model_errors():
+            return side_files.collect(self.donor, self.summary, out, self.tokenizer)
+
+
+def checked_name(out: str | os.PathLike[str]) -> str:
+    """The output's name, which must be text.
+
+    Raises:
+        RecipeError: It is not.
+    """
+    try:
+        os.fspath(out).encode()
+    except UnicodeEncodeError as error:
+        raise RecipeError(f"{out!r}: the name is not UTF-8; choose another --out") from error
+    return os.fspath(out)
 
 
 def prepare(
@@ -66,6 +82,7 @@ def prepare(
     max_memory: int | None = None,
     shard_size: int | None = None,
     quiet: bool = True,
+    documents: Mapping[str, Path] | None = None,
 ) -> Prepared:
     """Finds a recipe's models and checks that they fit; reads headers only.
 
@@ -79,6 +96,7 @@ def prepare(
         max_memory: The memory that the merge may take, in bytes.
         shard_size: The size of an output shard, in bytes.
         quiet: Show no progress while a model is downloaded.
+        documents: Where the merges are that the recipe names as models.
 
     Raises:
         RecipeError: The recipe is wrong.
@@ -87,26 +105,98 @@ def prepare(
     """
     with _as_model_errors():
         return _prepare(
-            request, from_file, quiet, threads=threads, max_memory=max_memory, shard_size=shard_size
+            *(request, from_file, quiet, documents or {}),
+            threads=threads,
+            max_memory=max_memory,
+            shard_size=shard_size,
         )
 
 
-def _prepare(request: Recipe, from_file: bool, quiet: bool, **limits: int | None) -> Prepared:
+def outside(request: Recipe, documents: Mapping[str, Path]) -> list[str]:
+    """The models that a recipe of a file names and that are no documents of that file.
+
+    The engine checks the recipe for it, and nothing is downloaded. An adapter on a document is told
+    as `+adapter`.
+
+    Raises:
+        RecipeError: The recipe is wrong.
+    """
+    request, references = _checked(request, True, documents)
+    parts = [reference.partition("+") for reference in references]
+    inside = [model in documents for model, _, _ in parts]
+    if any(inside) and _lacks_base(request):
+        name = request["merge_method"]
+        raise RecipeError(f"{name} needs a base, which a document cannot name; give base_model")
+    found = zip(references, parts, inside, strict=True)
+    return [
+        plus + adapter if is_one else reference
+        for reference, (_, plus, adapter), is_one in found
+        if not is_one or plus
+    ]
+
+
+def locate_outside(references: Sequence[str], quiet: bool) -> list[str]:
+    """Where the models and adapters of `outside` are; their headers are read.
+
+    Raises:
+        ModelNotFoundError: A model is not to be had.
+        ModelError: A model is malformed.
+    """
+    found = []
+    with _as_model_errors():
+        for reference in references:
+            if reference.startswith("+"):
+                found.append(str(hub.locate(reference[1:], wanted="adapter", quiet=quiet)))
+                continue
+            model, adapter = hub.locate_both(reference, quiet=quiet)
+            checkpoint(str(model), None if adapter is None else str(adapter))
+            found += [str(place) for place in (model, adapter) if place is not None]
+    return found
+
+
+def _checked(
+    request: Recipe, from_file: bool, documents: Mapping[str, Path]
+) -> tuple[Recipe, list[str]]:
+    """The recipe with one name for one place, and the models that it names.
+
+    The engine checks the whole recipe before anything is downloaded; a base still to be found is
+    stood in for, since a recipe without it would be refused.
+    """
     request = recipe.with_references(request, lambda reference: reference)
-    here = {name: Path(name).expanduser() for name in recipe.references_of(request)}
+    here = {
+        name: Path(name).expanduser()
+        for name in recipe.references_of(request)
+        if name.partition("+")[0] not in documents
+    }
     request = _spelled_alike(
         request, {name: (path, None) for name, path in here.items() if path.exists()}
     )
-    notes: list[str] = []
-    lacks_base = _lacks_base(request)
-    # The engine checks the whole recipe before anything is downloaded; a base still to be found is
-    # stood in for, since a recipe without it would be refused.
-    checked = {**request, "base_model": _STAND_IN} if lacks_base else request
+    checked = {**request, "base_model": _STAND_IN} if _lacks_base(request) else request
     references = recipe_models(recipe.to_json(checked), from_file)
-    if lacks_base:
-        references.remove(_STAND_IN)
-    places = {reference: hub.locate_both(reference, quiet=quiet) for reference in references}
-    if lacks_base:
+    return request, [reference for reference in references if reference != _STAND_IN]
+
+
+def _located(
+    reference: str, documents: Mapping[str, Path], quiet: bool
+) -> tuple[Path, Path | None]:
+    """A document is where it was made; its name wins against a folder of that name."""
+    model, plus, adapter = reference.partition("+")
+    if model not in documents:
+        return hub.locate_both(reference, quiet=quiet)
+    return documents[model], hub.locate(adapter, wanted="adapter", quiet=quiet) if plus else None
+
+
+def _prepare(
+    request: Recipe,
+    from_file: bool,
+    quiet: bool,
+    documents: Mapping[str, Path],
+    **limits: int | None,
+) -> Prepared:
+    request, references = _checked(request, from_file, documents)
+    notes: list[str] = []
+    places = {reference: _located(reference, documents, quiet) for reference in references}
+    if _lacks_base(request):
         models = {model: places[model][0] for model in recipe.models_of(request)}
         base = lineage.common_base(models, request["merge_method"]).reference
         request["base_model"] = base
@@ -120,7 +210,11 @@ def _prepare(request: Recipe, from_file: bool, quiet: bool, **limits: int | None
     notes += [note] if note else []
     if not (side_files.folder_of(locations[donor]) / "config.json").is_file():
         notes.append(f"{donor} has no config.json: the output has weights, but is no whole model")
-    spoken = speech.of(request, donor, places, quiet=quiet)
+
+    def lender(name: str) -> Path:
+        return documents.get(name) or hub.locate(name, wanted="tokenizer", quiet=quiet)
+
+    spoken = speech.of(request, donor, places, lender)
     plan = Plan(
         recipe.to_json(request),
         {reference: str(model) for reference, model in locations.items()},

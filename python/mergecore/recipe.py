@@ -113,22 +113,40 @@ def load(path: str | Path) -> Recipe:
     Raises:
         RecipeError: The file cannot be read, or is not a mapping.
     """
-    path = Path(path)
+    documents = load_all(Path(path))
+    if len(documents) > 1:
+        raise RecipeError(f"{path}: holds several documents; `mergecore run` takes them")
+    return {key: value for key, value in documents[0].items() if key != "name"}
+
+
+def load_all(path: Path) -> list[Recipe]:
+    """Reads every document of a recipe file; several may use each other's `name` as a model.
+
+    Raises:
+        RecipeError: As `load` does.
+    """
     try:
-        content = yaml.load(path.read_text("utf-8"), Loader=_StrictLoader)
+        found = list(yaml.load_all(path.read_text("utf-8"), Loader=_StrictLoader))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise RecipeError(f"{path}: {reason}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: {_yaml_reason(error)}") from error
-    if not isinstance(content, dict):
+    contents = [content for content in found if content is not None]  # a last --- opens nothing
+    if len(contents) == 1 and isinstance(contents[0], list):
+        contents = contents[0]  # as JSON spells several
+    if not contents or not all(isinstance(content, dict) for content in contents):
         raise RecipeError(f"{path}: a recipe is a mapping that begins with merge_method: NAME")
+    names = [content.get("name") for content in contents if len(contents) > 1]
     written_here = (path.parent / "mergecore.json").is_file()
 
     def placed(part: str) -> str:
-        return _placed(part, path.parent, beside_first=written_here)
+        return part if part in names else _placed(part, path.parent, beside_first=written_here)
 
-    return with_references(content, lambda reference: each_part(reference, placed))
+    return [
+        with_references(content, lambda reference: each_part(reference, placed))
+        for content in contents
+    ]
 
 
 def with_references(recipe: Recipe, change: Callable[[str], str]) -> Recipe:

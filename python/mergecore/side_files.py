@@ -107,10 +107,7 @@ def collect(
         files["generation_config.json"] = model_config.as_json(renumbered(said, moved))
     files |= tokenizer.files
     place = Path(out)
-    as_run = recipe.with_references(
-        summary["recipe"], lambda model: model_card.seen_from(model, place)
-    )
-    files[RECIPE_AS_RUN] = recipe.to_yaml(as_run).encode()
+    files[RECIPE_AS_RUN] = model_card.as_run(summary, place).encode()
     files["README.md"] = model_card.rendered(summary, place).encode()
     return sorted(files.items())
 

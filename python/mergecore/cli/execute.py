@@ -73,6 +73,18 @@ def plan_facts(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
     ]
 
 
+def disk_text(free: int, needed: int) -> str:
+    """Whether the disk has room, in words."""
+    enough = "enough" if free > needed else "NOT enough"
+    return f"{terminal.size(free)} free here, {terminal.size(needed)} needed: {enough}"
+
+
+def show_steps(steps: Sequence[Mapping[str, Any]]) -> None:
+    """Prints what is done to every tensor."""
+    rows = [(step["name"], _sources(step), _parameters(step)) for step in steps]
+    terminal.table(("tensor", "from", "with"), rows)
+
+
 def show_report(report: Mapping[str, Any]) -> None:
     """Prints what a merge did."""
     terminal.facts(
@@ -135,3 +147,17 @@ def _last_part(reference: str) -> str:
         path = path.resolve()
         return path.stem if path.is_file() else path.name
     return re.sub(r"@.*", "", reference).rstrip("/").rpartition("/")[2]
+
+
+def _sources(step: Mapping[str, Any]) -> str:
+    """`base, a, b`; a tensor that is called otherwise there is named."""
+    return ", ".join(
+        source["model"] + ("" if source["tensor"] == step["name"] else f" {source['tensor']}")
+        for source in step["sources"]
+    )
+
+
+def _parameters(step: Mapping[str, Any]) -> str:
+    if step["parameters"] is None:
+        return "copied"
+    return ", ".join(f"{name} {value_text(value)}" for name, value in step["parameters"].items())

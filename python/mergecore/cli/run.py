@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from mergecore import recipe
-from mergecore.cli import mergekit_flags, options
+from mergecore import documents
+from mergecore.cli import mergekit_flags, options, several
 from mergecore.cli.execute import execute
 
 
@@ -32,20 +32,21 @@ def run(
 
     OUT is the folder to make; if left out, it has the recipe's name without its ending.
     mergekit-yaml's own flags are understood, too: docs/mergekit.md says what becomes of each.
+
+    Of a file of several documents, each but one has a `name` that the others may use as a model;
+    the one without is the output. --seed holds for all of them, --dtype for the output alone.
     """
-    content = recipe.load(request)
     theirs = mergekit_flags.mapped(ctx)
-    chosen = {"dtype": dtype, "seed": theirs.get("seed") if seed is None else seed}
-    content.update((key, value) for key, value in chosen.items() if value is not None)
+    seed = theirs.get("seed") if seed is None else seed
+    content = documents.with_keys(documents.load(request), seed, dtype)
     running = replace(
         running,
         threads=running.threads or theirs.get("threads"),
         shard_size=running.shard_size or theirs.get("shard_size"),
     )
-    execute(
-        content,
-        f"./{Path(request).stem}" if out is None else out,
-        running,
-        from_file=True,
-        notes=mergekit_flags.notes(ctx),
-    )
+    out = f"./{Path(request).stem}" if out is None else out
+    notes = mergekit_flags.notes(ctx)
+    if len(content) > 1:
+        several.execute(content, out, running, notes=notes)
+    else:
+        execute(content[0].recipe, out, running, from_file=True, notes=notes)

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from mergecore import recipe
+from mergecore import documents, recipe
 from mergecore._mergecore import free_space
-from mergecore.cli import options, terminal
-from mergecore.cli.execute import plan_facts, request_facts, value_text
+from mergecore.cli import options, several, terminal
+from mergecore.cli.execute import disk_text, plan_facts, request_facts, show_steps
 from mergecore.models import anatomy, hub
 from mergecore.planning import prepare
 
@@ -61,7 +61,11 @@ def _show_model(model: dict[str, Any], tensors: bool) -> None:
 
 
 def _show_recipe(path: Path, tensors: bool, as_json: bool) -> None:
-    prepared = prepare(recipe.load(path), from_file=True, quiet=as_json)
+    content = documents.load(path)
+    if len(content) > 1:
+        several.show(content, tensors, as_json)
+        return
+    prepared = prepare(content[0].recipe, from_file=True, quiet=as_json)
     summary = prepared.summary
     if tensors:
         summary = {**summary, "steps": json.loads(prepared.plan.steps())}
@@ -70,24 +74,8 @@ def _show_recipe(path: Path, tensors: bool, as_json: bool) -> None:
     if as_json:
         terminal.object_as_json({**summary, "disk_free": free, "disk_needed": needed})
         return
-    enough = "enough" if free > needed else "NOT enough"
-    disk = f"{terminal.size(free)} free here, {terminal.size(needed)} needed: {enough}"
+    disk = disk_text(free, needed)
     terminal.facts([*request_facts(summary), *plan_facts(summary), ("disk", disk)])
     terminal.remarks(summary["notes"], summary["warnings"])
     if tensors:
-        rows = [(step["name"], _sources(step), _parameters(step)) for step in summary["steps"]]
-        terminal.table(("tensor", "from", "with"), rows)
-
-
-def _sources(step: dict[str, Any]) -> str:
-    """`base, a, b`; a tensor that is called otherwise there is named."""
-    return ", ".join(
-        source["model"] + ("" if source["tensor"] == step["name"] else f" {source['tensor']}")
-        for source in step["sources"]
-    )
-
-
-def _parameters(step: dict[str, Any]) -> str:
-    if step["parameters"] is None:
-        return "copied"
-    return ", ".join(f"{name} {value_text(value)}" for name, value in step["parameters"].items())
+        show_steps(summary["steps"])

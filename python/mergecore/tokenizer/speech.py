@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from mergecore import _mergecore, recipe, side_files
 from mergecore.errors import ModelError
-from mergecore.models import hub
 from mergecore.tokenizer import chat_template, files, output
 from mergecore.tokenizer.files import TokenizerFiles
 
@@ -29,20 +28,22 @@ class Speech:
     warnings: list[str] = field(default_factory=list)
 
 
-def of(request: recipe.Recipe, donor: str, places: Located, *, quiet: bool) -> Speech:
+def of(
+    request: recipe.Recipe, donor: str, places: Located, lender: Callable[[str], Path]
+) -> Speech:
     """Decides the output's tokenizer and chat template.
 
     Args:
         request: The recipe, its base known.
         donor: The reference of the model whose config and side files the output gets.
         places: Every model of the recipe.
-        quiet: Show no progress while a tokenizer is downloaded.
+        lender: Where a model is that only the tokenizer is taken of.
 
     Raises:
         MergecoreError: A tokenizer is missing or cannot be extended, or a token or a template that
             the recipe names is not there.
     """
-    speech = _aligned(request, donor, places, quiet) if output.source_of(request) else Speech()
+    speech = _aligned(request, donor, places, lender) if output.source_of(request) else Speech()
     wanted = request.get("chat_template")
     if not isinstance(wanted, str):
         return speech
@@ -56,12 +57,14 @@ def of(request: recipe.Recipe, donor: str, places: Located, *, quiet: bool) -> S
     return Speech(speech.vocabulary, changed, speech.notes, speech.warnings)
 
 
-def _aligned(request: recipe.Recipe, donor: str, places: Located, quiet: bool) -> Speech:
+def _aligned(
+    request: recipe.Recipe, donor: str, places: Located, lender: Callable[[str], Path]
+) -> Speech:
     read = {name: (side_files.folder_of(p[0]), _rows(name, *p)) for name, p in places.items()}
     elsewhere = {}
     source = str(output.source_of(request))
     if source not in ("union", "base") and source not in places:
-        folder = side_files.folder_of(hub.locate(source, wanted="tokenizer", quiet=quiet))
+        folder = side_files.folder_of(lender(source))
         elsewhere[source] = (folder, _stated_rows(folder))
     decided = output.decide(request, _merged(request), donor, read, elsewhere)
     return Speech(

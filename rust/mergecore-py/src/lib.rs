@@ -10,6 +10,7 @@ use mergecore::layout::{self, Layout};
 use mergecore::methods::METHODS;
 use mergecore::recipe::Recipe;
 use mergecore::run::{self, Limits, Watch};
+use mergecore::write::documents;
 use mergecore::{plan, report, verify as verifier};
 use pyo3::prelude::*;
 use serde_json::json;
@@ -81,6 +82,10 @@ impl Plan {
 
     fn steps(&self) -> String {
         report::steps(&self.plan).to_string()
+    }
+
+    fn is_made(&self, py: Python, out: PathBuf, side_files: SideFiles) -> PyResult<bool> {
+        enter(py, &Watch::default(), None, || report::is_made(&self.plan, &self.layout, &side_files.0, &out))
     }
 
     #[pyo3(signature = (out, side_files, overwrite = false, progress = None))]
@@ -155,6 +160,18 @@ fn random_mask(py: Python, seed: u64, name: &str, model: usize, density: f64, mu
     })
 }
 
+/// Keeps OUT.partial for the documents of one request while it lives.
+#[pyclass(frozen)]
+struct Claim {
+    _claim: documents::Claim,
+}
+
+#[pyfunction]
+#[pyo3(signature = (out, inputs, request, overwrite = false))]
+fn claim(py: Python, out: PathBuf, inputs: Vec<PathBuf>, request: &str, overwrite: bool) -> PyResult<Claim> {
+    enter(py, &Watch::default(), None, || documents::claim(&out, &inputs, request, overwrite).map(|_claim| Claim { _claim }))
+}
+
 /// Free bytes on the disk that holds `path` (or its nearest existing parent).
 #[pyfunction]
 fn free_space(py: Python, path: PathBuf) -> PyResult<u64> {
@@ -166,11 +183,13 @@ fn free_space(py: Python, path: PathBuf) -> PyResult<u64> {
 fn _mergecore(module: &Bound<PyModule>) -> PyResult<()> {
     module.add("__version__", report::VERSION)?;
     module.add_class::<Plan>()?;
+    module.add_class::<Claim>()?;
     module.add_function(wrap_pyfunction!(registry, module)?)?;
     module.add_function(wrap_pyfunction!(recipe_models, module)?)?;
     module.add_function(wrap_pyfunction!(checkpoint, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)?;
     module.add_function(wrap_pyfunction!(merge_arrays, module)?)?;
     module.add_function(wrap_pyfunction!(random_mask, module)?)?;
+    module.add_function(wrap_pyfunction!(claim, module)?)?;
     module.add_function(wrap_pyfunction!(free_space, module)?)
 }

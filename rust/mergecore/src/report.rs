@@ -10,11 +10,11 @@ use crate::checkpoint::vocabulary::Vocabulary;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::{angle, mask};
-use crate::layout::Layout;
+use crate::layout::{Layout, INDEX, MANIFEST};
 use crate::names;
 use crate::plan::{Head, Job, Plan, Work};
 use crate::write::journal::Record;
-use crate::write::SideFile;
+use crate::write::{documents, SideFile};
 
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -50,9 +50,65 @@ pub fn fingerprints(plan: &Plan) -> Result<Json> {
         if let Some(adapter) = &c.adapter {
             print["adapter"] = json!(adapter);
         }
+        if documents::is_document(&c.path) {
+            of_document(c, &mut print)?;
+        }
         Ok(print)
     };
     plan.checkpoints.iter().map(one).collect::<Result<Vec<Json>>>().map(Json::Array)
+}
+
+/// A document goes with the output's folder, so that where and when it was made says nothing: what it was made of does.
+fn of_document(c: &Checkpoint, print: &mut Json) -> Result<()> {
+    let (bytes, _) = manifest_in(&c.path)?;
+    let entries = print.as_object_mut().expect("a print is an object");
+    entries.shift_remove("path");
+    entries.insert("manifest_blake3".into(), json!(blake3::hash(&bytes).to_hex().as_str()));
+    for (file, print) in c.files.iter().zip(entries["files"].as_array_mut().expect("a list")) {
+        if file.path.starts_with(&c.path) {
+            print.as_object_mut().expect("a file's print is an object").shift_remove("modified_ns");
+        }
+    }
+    Ok(())
+}
+
+/// What the documents among the inputs, and theirs in turn, were made of: they themselves go. Each once, however many use it.
+fn lineage(plan: &Plan) -> Result<Json> {
+    let mut documents = json!({});
+    for c in plan.checkpoints.iter().filter(|c| documents::is_document(&c.path)) {
+        let (_, manifest) = manifest_in(&c.path)?;
+        let name = c.path.file_name().expect("a document has a name").to_string_lossy();
+        extend(&mut documents, manifest["documents"].clone());
+        extend(&mut documents, json!({name: {"recipe": manifest["recipe"], "inputs": manifest["inputs"]}}));
+    }
+    Ok(documents)
+}
+
+fn manifest_in(folder: &Path) -> Result<(Vec<u8>, Json)> {
+    let path = folder.join(MANIFEST);
+    let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, "reading", &e))?;
+    let manifest = serde_json::from_slice(&bytes).map_err(|e| Error::model(format!("{}: is damaged ({e}); delete it", path.display())))?;
+    Ok((bytes, manifest))
+}
+
+/// Whether `folder` holds what this merge would make: its manifest says the same of recipe, versions, inputs and files, and each file is
+/// there at its size.
+pub fn is_made(plan: &Plan, layout: &Layout, side_files: &[(String, SideFile)], folder: &Path) -> Result<bool> {
+    let Ok((_, found)) = manifest_in(folder) else { return Ok(false) };
+    let mut asked = head(plan, layout, &fingerprints(plan)?);
+    asked["side_files"] = json!(described(side_files)?);
+    // Both have been through the same parser: JSON's numbers need not come back to the last bit.
+    let asked: Json = serde_json::from_str(&asked.to_string()).expect("it was just written");
+    let same = |(key, value): (&String, &Json)| match (key.as_str(), found[key].as_array()) {
+        ("side_files", Some(found)) => value.as_array().is_some_and(|v| v.iter().eq(found.iter().filter(|file| file["name"] != INDEX))),
+        _ => found[key] == *value,
+    };
+    let files = ["files", "side_files"].into_iter().flat_map(|key| found[key].as_array().into_iter().flatten());
+    let there = |file: &Json| {
+        let name = file["name"].as_str().unwrap_or_default();
+        std::fs::metadata(folder.join(name)).is_ok_and(|meta| Some(meta.len()) == file["bytes"].as_u64())
+    };
+    Ok(asked.as_object().expect("a manifest is an object").iter().all(same) && files.into_iter().all(there))
 }
 
 /// √ of a sum of squares over the tensors, in the order of their names.
@@ -89,16 +145,28 @@ pub fn manifest(
             "inf": record.unfinite[1],
         })
     };
+    let mut manifest = head(plan, layout, inputs);
+    let more = json!({
+        "delta_norm": finite(norm(records, 0)),
+        "delta_norm_rounded": finite(norm(records, 1)),
+        "nan": records.values().map(|r| r.unfinite[0]).sum::<u64>(),
+        "inf": records.values().map(|r| r.unfinite[1]).sum::<u64>(),
+        "side_files": described(side_files)?,
+        "tensors": plan.jobs.iter().zip(&layout.places).map(tensor).collect::<Vec<_>>(),
+    });
+    extend(&mut manifest, more);
+    match lineage(plan)? {
+        Json::Object(documents) if documents.is_empty() => {}
+        documents => extend(&mut manifest, json!({"documents": documents})),
+    }
+    Ok(manifest)
+}
+
+/// The part of the manifest that is known before anything is merged.
+fn head(plan: &Plan, layout: &Layout, inputs: &Json) -> Json {
     let weights =
         layout.files.iter().map(|f| json!({"name": f.name, "bytes": f.bytes, "header_blake3": blake3::hash(&f.header).to_hex().as_str()}));
-    let side = side_files.iter().map(|(name, content)| {
-        let bytes = match content {
-            SideFile::Content(bytes) => bytes.clone(),
-            SideFile::CopyOf(path) => std::fs::read(path).map_err(|e| Error::io(path, "reading", &e))?,
-        };
-        Ok(json!({"name": name, "bytes": bytes.len(), "blake3": blake3::hash(&bytes).to_hex().as_str()}))
-    });
-    Ok(json!({
+    json!({
         "mergecore": VERSION,
         "manifest": 1,
         "mask_generator": mask::VERSION,
@@ -106,16 +174,21 @@ pub fn manifest(
         "seed": plan.recipe.seed,
         "vocabulary": plan.vocabulary.as_ref().map(Vocabulary::account),
         "inputs": inputs,
-        "delta_norm": finite(norm(records, 0)),
-        "delta_norm_rounded": finite(norm(records, 1)),
-        "nan": records.values().map(|r| r.unfinite[0]).sum::<u64>(),
-        "inf": records.values().map(|r| r.unfinite[1]).sum::<u64>(),
         "ignored": plan.ignored,
         "notes": plan.notes,
         "files": weights.collect::<Vec<_>>(),
-        "side_files": side.collect::<Result<Vec<Json>>>()?,
-        "tensors": plan.jobs.iter().zip(&layout.places).map(tensor).collect::<Vec<_>>(),
-    }))
+    })
+}
+
+fn described(side_files: &[(String, SideFile)]) -> Result<Vec<Json>> {
+    let one = |(name, content): &(String, SideFile)| {
+        let bytes = match content {
+            SideFile::Content(bytes) => bytes.clone(),
+            SideFile::CopyOf(path) => std::fs::read(path).map_err(|e| Error::io(path, "reading", &e))?,
+        };
+        Ok(json!({"name": name, "bytes": bytes.len(), "blake3": blake3::hash(&bytes).to_hex().as_str()}))
+    };
+    side_files.iter().map(one).collect()
 }
 
 /// What a plan says before anything is written.

@@ -16,6 +16,7 @@ use mergecore::methods::METHODS;
 use mergecore::plan::{Plan, Work};
 use mergecore::run::Watch;
 use mergecore::verify::verify;
+use mergecore::write::documents::{self, Claim};
 use mergecore::write::journal::{Journal, Record, NAME as JOURNAL};
 use model::family::{family, recipe, save, setting, Make};
 use model::{files, finish, plan, Model, Run, RUN};
@@ -450,4 +451,56 @@ fn a_neighbour_with_a_name_like_ours_is_left_alone() {
             assert!(e.message.contains("replaced"), "{e}");
         }
     }
+}
+
+/// What a recipe of two documents leaves when it is stopped in the last: `one` in OUT.partial, an output of its own, and the journal.
+fn of_documents() -> (Scene, PathBuf, PathBuf, Claim) {
+    let dir = tempfile::tempdir().unwrap();
+    save(&family(Make::Plain), dir.path());
+    let (out, one) = (dir.path().join("out"), dir.path().join("out.partial/.mergecore-documents/one"));
+    let claim = documents::claim(&out, &[], "request", false).unwrap();
+    let mean = json!({"merge_method": "linear", "models": ["a", "b"]});
+    model::to_disk(dir.path(), &mean, &one, CUT).unwrap();
+    let last = json!({"merge_method": "linear", "models": ["out.partial/.mergecore-documents/one", "a"]});
+    (Scene::of(dir, last), out, one, claim)
+}
+
+#[test]
+fn documents_stay_until_the_output_is_whole_and_then_go() {
+    let (scene, out, one, claim) = of_documents();
+    scene.stop_late(&out);
+    drop(claim);
+    for (request, overwrite) in [("request", false), ("request", true), ("another", true)] {
+        let left = files(&one);
+        documents::claim(&out, &[], request, overwrite).unwrap();
+        assert_eq!(files(&one), left, "a document may be of use to another recipe: {request}");
+    }
+    drop(documents::claim(&out, &[], "request", true).unwrap());
+    // Made again it is the same, whenever that is: what was made of it is still good.
+    scene.stop_late(&out);
+    fs::remove_dir_all(&one).unwrap();
+    model::to_disk(scene.dir.path(), &json!({"merge_method": "linear", "models": ["a", "b"]}), &one, CUT).unwrap();
+    let report = scene.run(&out, CUT).unwrap();
+    assert!(report["resumed_tensors"].as_u64().unwrap() > 0);
+    assert!(!out.join(".mergecore-documents").exists());
+    scene.assert_whole(&out);
+}
+
+#[test]
+fn another_merge_does_not_go_on_among_documents() {
+    let (scene, out, one, claim) = of_documents();
+    let other = json!({"merge_method": "linear", "models": ["b", "a"]});
+    let merge = |overwrite| model::to_disk(scene.dir.path(), &other, &out, Run { overwrite, ..CUT });
+    let refused = |result: Result<Json>, word: &str| {
+        let error = result.expect_err("is refused");
+        assert!(error.kind == Kind::Exists && error.message.contains(word), "{error}");
+        assert!(one.join("mergecore.json").exists());
+    };
+    refused(merge(false), "--overwrite");
+    refused(merge(true), "another mergecore");
+    refused(documents::claim(&out, &[], "request", true).map(|_| Json::Null), "another mergecore");
+    drop(claim);
+    refused(documents::claim(&out, &[], "another", false).map(|_| Json::Null), "another recipe");
+    merge(true).unwrap();
+    assert!(!out.join(".mergecore-documents").exists() && !partial(&out).exists());
 }

@@ -72,7 +72,8 @@ pub fn merge(
     write::check(&out, &inputs, overwrite)?;
     write::check_side_files(layout, &side_files)?;
     let prints = report::fingerprints(plan)?;
-    let (output, known) = Output::create(&out, layout, &report::recipe_hash(plan, layout), &report::hash_of(&prints), overwrite)?;
+    let (recipe, hash) = (report::recipe_hash(plan, layout), report::hash_of(&prints));
+    let (output, known) = Output::create(&out, layout, &recipe, (&inputs, &hash), overwrite)?;
     let resumed = known.len();
     let disk = Disk { plan, layout, output: &output, digests: Mutex::default(), records: Mutex::new(known.clone()) };
     let context = Context { plan, limits, sink: &disk, watch };

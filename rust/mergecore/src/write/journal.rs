@@ -55,6 +55,18 @@ struct Done {
     done: Vec<Record>,
 }
 
+/// Opens a file of `partial`, made if need be, that no other process has open in this way.
+pub(super) fn locked(partial: &Path, path: &Path) -> Result<File> {
+    let file = OpenOptions::new().read(true).append(true).create(true).open(path);
+    let file = file.map_err(|e| Error::io(path, "opening the journal", &e))?;
+    // SAFETY: the descriptor is open; a lock cannot touch memory. It goes with the process, however that ends.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        let message = format!("{}: another mergecore is writing there; wait for it, or choose another --out", partial.display());
+        return Err(Error::new(Kind::Exists, message));
+    }
+    Ok(file)
+}
+
 /// The open journal; while it is open, no other process may write to this output.
 pub struct Journal {
     path: PathBuf,
@@ -67,12 +79,7 @@ impl Journal {
     pub fn open(partial: &Path, recipe: &str, inputs: &str, overwrite: bool) -> Result<(Journal, BTreeMap<String, Record>)> {
         let path = partial.join(NAME);
         let fail = |e: &std::io::Error| Error::io(&path, "opening the journal", e);
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(|e| fail(&e))?;
-        // SAFETY: the descriptor is open; a lock cannot touch memory. It goes with the process, however that ends.
-        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-            let message = format!("{}: another mergecore is writing there; wait for it, or choose another --out", partial.display());
-            return Err(Error::new(Kind::Exists, message));
-        }
+        let mut file = locked(partial, &path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|e| fail(&e))?;
         // A line that a crash cut short was never synced: it does not count, and the next line must not be glued to it.

@@ -17,6 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::layout::{Layout, INDEX, MANIFEST};
 
 pub mod digest;
+pub mod documents;
 pub mod journal;
 
 use journal::{Journal, Record};
@@ -101,7 +102,8 @@ pub fn check_side_files(layout: &Layout, side_files: &[(String, SideFile)]) -> R
     for (name, _) in side_files {
         let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
         let first = name.split('/').next().unwrap_or_default();
-        let ours = [journal::NAME, REPLACED, INDEX, MANIFEST].contains(&first) || layout.files.iter().any(|file| file.name == first);
+        let ours = [journal::NAME, documents::FOLDER, REPLACED, INDEX, MANIFEST].contains(&first)
+            || layout.files.iter().any(|file| file.name == first);
         if name.is_empty() || !plain || ours {
             return Err(Error::model(format!("the donor's file \"{name}\" has a name that the output needs itself; move it away")));
         }
@@ -132,21 +134,29 @@ fn put_back(partial: &Path, out: &Path, overwrite: bool) -> Result<()> {
 
 impl Output {
     /// Makes OUT.partial ready: the journal, and every file at its full size. Returns what an earlier run finished.
-    pub fn create(out: &Path, layout: &Layout, recipe: &str, inputs: &str, overwrite: bool) -> Result<(Output, BTreeMap<String, Record>)> {
+    ///
+    /// Of its inputs, those that lie in OUT.partial stay there until the output is whole.
+    pub fn create(
+        out: &Path,
+        layout: &Layout,
+        recipe: &str,
+        (inputs, prints): (&[PathBuf], &str),
+        overwrite: bool,
+    ) -> Result<(Output, BTreeMap<String, Record>)> {
         let partial = partial_of(out);
         let parent = parent_of(out);
         check_space(&parent, &partial, layout)?;
         fs::create_dir_all(&parent).map_err(|e| creating(&parent, &e))?;
         fs::create_dir_all(&partial).map_err(|e| creating(&partial, &e))?;
-        if !partial.join(journal::NAME).exists() && fs::read_dir(&partial).is_ok_and(|mut entries| entries.next().is_some()) {
-            let message =
-                format!("{}: is in the way and holds no mergecore journal; delete it, or choose another --out", partial.display());
-            return Err(Error::new(Kind::Exists, message));
+        let own = documents::are_read(&partial, inputs);
+        documents::check_leftovers(&partial, own, overwrite)?;
+        if !own {
+            documents::check_idle(&partial)?;
         }
-        let (mut journal, mut records) = Journal::open(&partial, recipe, inputs, overwrite)?;
+        let (mut journal, mut records) = Journal::open(&partial, recipe, prints, overwrite)?;
         put_back(&partial, out, overwrite)?;
         if records.is_empty() {
-            clear(&partial)?;
+            clear(&partial, own)?;
         }
         // The journal speaks of bytes in files: where a file has gone, its word is worth nothing. It must forget them before the file is
         // made again at its full size, or a second kill would leave zeros that it vouches for.
@@ -155,7 +165,7 @@ impl Output {
         let before = records.len();
         records.retain(|name, _| layout.file_of(name).is_some_and(|file| intact[file]));
         if records.len() < before {
-            journal.restart(recipe, inputs, &records)?;
+            journal.restart(recipe, prints, &records)?;
         }
         let reserve = |file: &crate::layout::FileLayout| reserve(&partial.join(&file.name), file.bytes, &file.header);
         let files = layout.files.iter().map(reserve).collect::<Result<Vec<File>>>()?;
@@ -239,17 +249,22 @@ impl Output {
             let whole = format!("renaming the finished output into place (it is whole in {})", self.partial.display());
             Error::io(&self.out, &whole, &e)
         };
-        if fs::symlink_metadata(&self.out).is_ok() {
-            if !overwrite {
-                let message = format!("{}: appeared while the merge ran; the result is in {}", self.out.display(), self.partial.display());
-                return Err(Error::new(Kind::Run, message));
-            }
+        if !overwrite && fs::symlink_metadata(&self.out).is_ok() {
+            let message = format!("{}: appeared while the merge ran; the result is in {}", self.out.display(), self.partial.display());
+            return Err(Error::new(Kind::Run, message));
+        }
+        documents::delete(&self.partial)?;
+        if overwrite && fs::symlink_metadata(&self.out).is_ok() {
             fs::rename(&self.out, self.partial.join(REPLACED)).map_err(fail)?;
         }
         fs::rename(&self.partial, &self.out).map_err(fail)?;
         sync_folder(&parent_of(&self.out)).map_err(fail)?;
         // Only now: without its journal, a finished OUT.partial could not be told from somebody else's folder.
         fs::remove_file(self.out.join(journal::NAME)).map_err(fail)?;
+        let documents = self.out.join(documents::FOLDER);
+        if documents.exists() {
+            fs::remove_dir_all(&documents).map_err(|e| Error::io(&documents, "deleting the documents", &e))?;
+        }
         let aside = self.out.join(REPLACED);
         if fs::symlink_metadata(&aside).is_ok() {
             fs::remove_dir_all(&aside).map_err(|e| Error::io(&aside, "deleting the replaced output", &e))?;
@@ -297,12 +312,12 @@ fn creating(path: &Path, e: &std::io::Error) -> Error {
     Error::recipe(format!("{}; choose another --out", Error::io(path, "creating the output", e).message))
 }
 
-/// Deletes everything but the journal: what a merge left that got nowhere, or that --overwrite gives up.
-fn clear(partial: &Path) -> Result<()> {
+/// Deletes everything but the journal: what a merge left that got nowhere, or that --overwrite gives up. Documents may be kept, too.
+fn clear(partial: &Path, keep_documents: bool) -> Result<()> {
     let delete = |entry: std::io::Result<fs::DirEntry>| {
         let entry = entry?;
         match entry.file_type()?.is_dir() {
-            _ if entry.file_name() == journal::NAME => Ok(()),
+            _ if entry.file_name() == journal::NAME || keep_documents && entry.file_name() == documents::FOLDER => Ok(()),
             true => fs::remove_dir_all(entry.path()),
             false => fs::remove_file(entry.path()),
         }
