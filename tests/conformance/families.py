@@ -66,11 +66,11 @@ def write_adapter(folder: Path, shapes: Shapes, modules: list[str], rng: Any) ->
     adapters.save(folder, scaled, use_rslora=folder.name == "rslora", **options)
 
 
-def in_place(file: Path, content: dict, family: Path) -> Path:
+def in_place(file: Path, content: dict, family: Path | str) -> Path:
     """Writes a recipe that names a family's models, as it finds them."""
 
     def found(reference: str) -> str:
-        return "+".join(str(family / part) for part in reference.split("+"))
+        return "+".join(f"{family}/{part}" for part in reference.split("+"))
 
     recipe = mergecore_recipe.with_references(content, found)
     file.write_text(json.dumps(recipe))  # JSON is YAML

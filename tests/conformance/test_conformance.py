@@ -8,23 +8,16 @@ leave nothing to chance are compared.
 
 from __future__ import annotations
 
-import re
-
-import ml_dtypes
 import numpy as np
 import pytest
 from architectures import ARCHITECTURES, DERIVED, MERGEKIT_DROPS, own_name
 from cases import CASES, SHARD_SIZES
+from closeness import ULPS, largest_of, ulps_apart, within
 from families import DTYPES, STEPPED
 
 import checkpoints
 import mergecore
 import naive
-
-# What mergekit rounds more often than mergecore, which only a float32 output shows: sine and arc
-# cosine are float32 there (slerp was seen 1.9 ulps from its formula in float64, mergecore 1.4),
-# nearswap takes shares of two weights rather than adding a change, dot products are float32.
-ULPS = {"slerp": 2, "nearswap": 3, "nuslerp": 8, "multislerp": 8, "karcher": 8, "model_stock": 8}
 
 MODELS = ("base", "a", "b", "far")
 
@@ -71,29 +64,6 @@ def test_a_recipe_gives_what_mergekit_gives(name, merged, families, tmp_path, ta
         seen = [seen[0] + same.size, seen[1] + equal, max(seen[2], apart.max(initial=0))]
         assert same.all(), f"{tensor}: {np.flatnonzero(~same)[:5]} of {same.size}"
     table[name] = (content["merge_method"], dtype, *seen)
-
-
-def largest_of(tensor: str, state: dict[str, np.ndarray]) -> np.ndarray:
-    """The largest magnitudes of a tensor in any layer: slices may take it from each."""
-    stem, number, rest = re.fullmatch(r"(.*?layers\.)(\d+)(\..*)|(.*)", tensor).group(1, 2, 3)
-    if number is None:
-        return state[tensor]
-    alike = [x for name, x in state.items() if name.startswith(stem) and name.endswith(rest)]
-    return np.max(np.abs(np.stack(alike).astype(np.float64)), axis=0)
-
-
-def within(ulps: int, actual: np.ndarray, expected: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
-    """Elements so few ulps apart."""
-    return ulps_apart(actual, expected, *inputs) <= ulps
-
-
-def ulps_apart(actual: np.ndarray, expected: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
-    """Differences in ulps of the largest magnitude in sight, as sums cancel."""
-    wide = [x.astype(np.float64) for x in (actual, expected, *inputs)]
-    _, exponent = np.frexp(np.max(np.abs(wide), axis=0))
-    about = ml_dtypes.finfo(actual.dtype)
-    ulp = np.maximum(np.ldexp(float(about.eps), exponent - 1), float(about.smallest_subnormal))
-    return np.abs(wide[0] - wide[1]) / ulp
 
 
 def tied(content: dict, inputs: dict[str, np.ndarray]) -> np.ndarray:
