@@ -103,6 +103,19 @@ for _family in [family for family in ARCHITECTURES if family not in MERGEKIT_REF
         f"{_family}-dare-ties": _case(_family, "dare_ties", AB, weights(_FALLING, 0.9)),
     }
 
+# Their layers stacked; what lies before and behind them is of different models.
+for _family in ("bert-mlm", "gpt2", "qwen2"):
+    _slices = [
+        {"sources": [{"model": model, "layer_range": layers} for model in pair]}
+        for pair, layers in (
+            (["a", "far"], [0, 2]),
+            (["b", "base"], [1, 3]),
+            (["far", "a"], [2, 3]),
+        )
+    ]
+    _shared = {"parameters": {"weight": [0.3, 0.5]}, "dtype": "float32"}
+    CASES[f"{_family}-slices"] = _family, {"merge_method": "linear", "slices": _slices, **_shared}
+
 # Adapters, which mergekit merges with peft before it begins.
 for _family in ADAPTED:
     for _adapter in ("lora", "rslora"):

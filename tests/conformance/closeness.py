@@ -13,9 +13,12 @@ import numpy as np
 ULPS = {"slerp": 2, "nearswap": 3, "nuslerp": 8, "multislerp": 8, "karcher": 8, "model_stock": 8}
 
 
+STACKED = r"(.*?(?:layers|layer|block|h)\.)(\d+)(\..*)|(.*)"
+
+
 def largest_of(tensor: str, state: dict[str, np.ndarray]) -> np.ndarray:
     """The largest magnitudes of a tensor in any layer: slices may take it from each."""
-    stem, number, rest = re.fullmatch(r"(.*?layers\.)(\d+)(\..*)|(.*)", tensor).group(1, 2, 3)
+    stem, number, rest = re.fullmatch(STACKED, tensor).group(1, 2, 3)
     if number is None:
         return state[tensor]
     alike = [x for name, x in state.items() if name.startswith(stem) and name.endswith(rest)]
