@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from architectures import ARCHITECTURES, MERGEKIT_REFUSES
+from architectures import ARCHITECTURES
+from deviations import MERGEKIT_KEEPS_LAYERS, MERGEKIT_REFUSES
 from families import ADAPTED, DTYPES
 
 
@@ -85,6 +86,11 @@ CASES = {
     "passthrough-scale": _case("f32", "passthrough", ["a"], [{"scale": 0.7}]),
 }
 
+# What only mergecore merges.
+REFUSED = {
+    family: _case(family, "task_arithmetic", AB, weights(0.3, 0.7)) for family in MERGEKIT_REFUSES
+}
+
 # Every architecture, with gradients over its layers and filters of its names.
 _ATTENTION = [{"filter": part, "value": [0, 0.5, 1]} for part in ("ttention", "attn")]
 _RISING, _FALLING = [0.1, 0.5, 1], [1, 0.2]
@@ -114,7 +120,8 @@ for _family in ("bert-mlm", "gpt2", "qwen2"):
         )
     ]
     _shared = {"parameters": {"weight": [0.3, 0.5]}, "dtype": "float32"}
-    CASES[f"{_family}-slices"] = _family, {"merge_method": "linear", "slices": _slices, **_shared}
+    _cases = REFUSED if _family in MERGEKIT_KEEPS_LAYERS else CASES
+    _cases[f"{_family}-slices"] = _family, {"merge_method": "linear", "slices": _slices, **_shared}
 
 # Adapters, which mergekit merges with peft before it begins.
 for _family in ADAPTED:
@@ -140,8 +147,3 @@ CASES |= {
 # Recipes as users write them, one file a construct, in a folder called like the family.
 for _file in sorted(Path(__file__).with_name("recipes").glob("*/*.yml")):
     CASES[_file.stem] = (_file.parent.name, yaml.safe_load(_file.read_text("utf-8")))
-
-# What only mergecore merges.
-REFUSED = {
-    family: _case(family, "task_arithmetic", AB, weights(0.3, 0.7)) for family in MERGEKIT_REFUSES
-}

@@ -21,7 +21,8 @@ def largest_of(tensor: str, state: dict[str, np.ndarray]) -> np.ndarray:
     stem, number, rest = re.fullmatch(STACKED, tensor).group(1, 2, 3)
     if number is None:
         return state[tensor]
-    alike = [x for name, x in state.items() if name.startswith(stem) and name.endswith(rest)]
+    alike = [state.get(f"{stem}{number}{rest}") for number in range(len(state))]
+    alike = [x for x in alike if x is not None]
     return np.max(np.abs(np.stack(alike).astype(np.float64)), axis=0)
 
 

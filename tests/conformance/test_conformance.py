@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from architectures import ARCHITECTURES, DERIVED, MERGEKIT_DROPS, own_name
+from architectures import ARCHITECTURES
 from cases import CASES, SHARD_SIZES
 from closeness import ULPS, largest_of, ulps_apart, within
+from deviations import DERIVED, MERGEKIT_DROPS, own_name
 from families import DTYPES, STEPPED
 
 import checkpoints
