@@ -1,4 +1,4 @@
-"""What mergekit 0.1.5 does to some architectures that mergecore does not, and the other way round."""
+"""What mergekit 0.1.5 and mergecore do differently to some architectures."""
 
 from __future__ import annotations
 
