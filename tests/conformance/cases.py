@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from families import DTYPES
+from architectures import ARCHITECTURES
+from deviations import MERGEKIT_KEEPS_LAYERS, MERGEKIT_REFUSES
+from families import ADAPTED, DTYPES
 
 
 def recipe(family: str, method: str, *models: str, each: Sequence[dict], **shared: object) -> dict:
@@ -82,6 +84,64 @@ CASES = {
     "fusion-bf16": _case("bf16", "arcee_fusion", ["far"], [{}]),
     "passthrough": _case("bf16", "passthrough", ["a"], [{}]),
     "passthrough-scale": _case("f32", "passthrough", ["a"], [{"scale": 0.7}]),
+}
+
+# What only mergecore merges.
+REFUSED = {
+    family: _case(family, "task_arithmetic", AB, weights(0.3, 0.7)) for family in MERGEKIT_REFUSES
+}
+
+# Every architecture, with gradients over its layers and filters of its names.
+_ATTENTION = [{"filter": part, "value": [0, 0.5, 1]} for part in ("ttention", "attn")]
+_RISING, _FALLING = [0.1, 0.5, 1], [1, 0.2]
+for _family in [family for family in ARCHITECTURES if family not in MERGEKIT_REFUSES]:
+    CASES |= {
+        f"{_family}-linear": _case(_family, "linear", AB, weights(0.3, 0.7)),
+        f"{_family}-arithmetic": _case(
+            _family, "task_arithmetic", AB, weights(_RISING, _FALLING), **{"lambda": 0.8}
+        ),
+        f"{_family}-ties": _case(
+            _family, "ties", AB, weights(0.5, _RISING, density=(_FALLING, 0.3))
+        ),
+        f"{_family}-slerp": _case(
+            _family, "slerp", ["base", "far"], NONE, t=[*_ATTENTION, {"value": 0.4}]
+        ),
+        f"{_family}-dare-ties": _case(_family, "dare_ties", AB, weights(_FALLING, 0.9)),
+    }
+
+# Their layers stacked; what lies before and behind them is of different models.
+for _family in ("bert-mlm", "gpt2", "qwen2"):
+    _slices = [
+        {"sources": [{"model": model, "layer_range": layers} for model in pair]}
+        for pair, layers in (
+            (["a", "far"], [0, 2]),
+            (["b", "base"], [1, 3]),
+            (["far", "a"], [2, 3]),
+        )
+    ]
+    _shared = {"parameters": {"weight": [0.3, 0.5]}, "dtype": "float32"}
+    _cases = REFUSED if _family in MERGEKIT_KEEPS_LAYERS else CASES
+    _cases[f"{_family}-slices"] = _family, {"merge_method": "linear", "slices": _slices, **_shared}
+
+# Adapters, which mergekit merges with peft before it begins.
+for _family in ADAPTED:
+    for _adapter in ("lora", "rslora"):
+        _with = [f"base+{_adapter}", "a"]
+        CASES |= {
+            f"{_family}-{_adapter}": _case(_family, "linear", _with, weights(0.6, 0.4)),
+            f"{_family}-{_adapter}-changes": _case(
+                _family, "task_arithmetic", [f"a+{_adapter}", "b"], weights(0.7, 0.5)
+            ),
+            f"{_family}-{_adapter}-ties": _case(
+                _family, "ties", _with, weights(1, 0.5, density=(0.4, 0.6))
+            ),
+        }
+
+# Outputs in shards of so many bytes.
+SHARD_SIZES = {"shards-linear": 4_000, "shards-ties": 20_000, "shards-slices": 7_000}
+CASES |= {
+    "shards-linear": _case("bf16", "linear", AB, weights(0.3, 0.7)),
+    "shards-ties": _case("t5", "ties", AB, weights(0.5, 0.5, density=(0.4, 0.3))),
 }
 
 # Recipes as users write them, one file a construct, in a folder called like the family.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-import ml_dtypes
+import ml_dtypes  # noqa: F401 - so that numpy knows bfloat16
 import numpy as np
+from architectures import ARCHITECTURES, Shapes
 
+import adapters
 import checkpoints
+from mergecore import recipe as mergecore_recipe
 
 DTYPES = {
     "bf16": "bfloat16",
@@ -15,19 +20,68 @@ DTYPES = {
     "f32": "float32",
     "tied": "bfloat16",
     "deep": "float32",
+    **dict.fromkeys(ARCHITECTURES, "float32"),
 }
 """The families, and the dtype of each."""
 
+ADAPTED = {"deep": ["q_proj", "down_proj"], "gpt2": ["c_attn", "mlp.c_proj"]}
+"""Families with adapters, lora and rslora, and the modules that those adapt."""
+
+STEPPED = ("bf16", "f16", "f32", "tied")
+"""Families whose changes tie at thresholds."""
+
 
 def write_family(folder: Path, family: str, seed: int) -> None:
+    """A base, fine-tunes a and b of it, and a model called far that is none."""
+    rng = np.random.default_rng(seed)
+    shapes, config = ARCHITECTURES[family] if family in ARCHITECTURES else llama(family)
+    config = {**config, "torch_dtype": DTYPES[family]}
+    dtype = np.dtype(DTYPES[family])
+    base = {name: rng.normal(0, 0.02, shape).astype(dtype) for name, shape in shapes.items()}
+    counted = {n: np.arange(base[n].size)[None] for n in base if n.endswith("position_ids")}
+    checkpoints.save(folder / "base", base | counted, **config)
+    for model in ("a", "b"):
+        state = {
+            name: x.astype(np.float64) + change(rng, x.shape, steps=family in STEPPED)
+            for name, x in base.items()
+        }
+        state = {name: x.astype(dtype) for name, x in state.items()}
+        checkpoints.save(folder / model, state | counted, shards=2, **config)
+    far = {name: rng.normal(0, 0.02, shape).astype(dtype) for name, shape in shapes.items()}
+    checkpoints.save(folder / "far", far | counted, **config)
+    for adapter in ("lora", "rslora") if family in ADAPTED else ():
+        write_adapter(folder / adapter, shapes, ADAPTED[family], rng)
+
+
+def write_adapter(folder: Path, shapes: Shapes, modules: list[str], rng: Any) -> None:
+    """LoRA of rank 4 on some modules of every layer, with a scale of 1.25, or by rsLoRA of 2.5."""
+    factors = {}
+    for name, shape in shapes.items():
+        module = name.removesuffix(".weight")
+        if module != name and module.endswith(tuple(modules)):
+            transposed = name.startswith("transformer.h.")  # peft's own are (out, in) all the same
+            factors |= adapters.factors(rng, module, shape[::-1] if transposed else shape, 4)
+    options = {"r": 4, "lora_alpha": 5, "target_modules": modules}
+    scaled = {name: (x * 0.15).astype(x.dtype) for name, x in factors.items()}
+    adapters.save(folder, scaled, use_rslora=folder.name == "rslora", **options)
+
+
+def in_place(file: Path, content: dict, family: Path | str) -> Path:
+    """Writes a recipe that names a family's models, as it finds them."""
+
+    def found(reference: str) -> str:
+        return "+".join(f"{family}/{part}" for part in reference.split("+"))
+
+    recipe = mergecore_recipe.with_references(content, found)
+    file.write_text(json.dumps(recipe))  # JSON is YAML
+    return file
+
+
+def llama(family: str) -> tuple[Shapes, dict[str, Any]]:
     """Tiny Llama models of odd shapes; `tied` has one embedding, larger than a threshold's list,
     and `deep` has layers enough for slices and gradients."""
-    rng = np.random.default_rng(seed)
-    dtype = {"f32": np.float32, "deep": np.float32, "f16": np.float16}.get(
-        family, ml_dtypes.bfloat16
-    )
     vocabulary, hidden, ffn, head = (16_411, 66, 29, 22) if family == "tied" else (43, 18, 29, 6)
-    shapes = {
+    shapes: Shapes = {
         "model.embed_tokens.weight": (vocabulary, hidden),
         "model.norm.weight": (hidden,),
     }
@@ -47,7 +101,7 @@ def write_family(folder: Path, family: str, seed: int) -> None:
             "self_attn.v_proj": (head, hidden),
         }
         shapes |= {f"model.layers.{layer}.{n}.weight": shape for n, shape in within.items()}
-    config = {
+    return shapes, {
         "architectures": ["LlamaForCausalLM"],
         "hidden_size": hidden,
         "intermediate_size": ffn,
@@ -57,19 +111,7 @@ def write_family(folder: Path, family: str, seed: int) -> None:
         "head_dim": head,
         "vocab_size": vocabulary,
         "tie_word_embeddings": family == "tied",
-        "torch_dtype": DTYPES[family],
     }
-    base = {name: rng.normal(0, 0.02, shape).astype(dtype) for name, shape in shapes.items()}
-    checkpoints.save(folder / "base", base, **config)
-    for model in ("a", "b"):
-        state = {
-            name: x.astype(np.float64) + change(rng, x.shape, steps=family != "deep")
-            for name, x in base.items()
-        }
-        state = {name: x.astype(dtype) for name, x in state.items()}
-        checkpoints.save(folder / model, state, shards=2, **config)
-    far = {name: rng.normal(0, 0.02, shape).astype(dtype) for name, shape in shapes.items()}
-    checkpoints.save(folder / "far", far, **config)
 
 
 def change(rng: np.random.Generator, shape: tuple[int, ...], *, steps: bool) -> np.ndarray:

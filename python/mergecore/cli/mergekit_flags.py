@@ -48,6 +48,13 @@ _REFUSED = {
     "to one vocabulary first",
 }
 
+_OFF = (
+    *("--no-allow-crimes", "--no-trust-remote-code", "--no-low-cpu-memory", "--no-lazy-unpickle"),
+    *("--no-cuda", "--no-read-to-gpu", "--no-multi-gpu", "--no-async-write", "--no-clone-tensors"),
+    *("--no-quiet", "--no-unsafe-truncate-embeddings"),
+)
+"""What is off in mergekit unless asked for: scripts that spell everything out have it, too."""
+
 
 def accepted(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds mergekit-yaml's flags to a command; `mapped` tells what they mean to it."""
@@ -55,6 +62,8 @@ def accepted(command: Callable[..., Any]) -> Callable[..., Any]:
         command = click.option(
             flag, is_flag=True, hidden=True, expose_value=False, callback=_noted(reason)
         )(command)
+    for flag in _OFF:
+        command = click.option(flag, is_flag=True, hidden=True, expose_value=False)(command)
     for flag, reason in _ACCEPTED_WITH_VALUE.items():
         command = click.option(flag, hidden=True, expose_value=False, callback=_noted(reason))(
             command
