@@ -53,10 +53,16 @@ pub fn over_vocabulary(name: &str) -> bool {
     is_head(name) || EMBEDDINGS.iter().chain(&OVER_VOCABULARY).any(|end| ends(name, end))
 }
 
+/// The first name of an embedding that encoder and decoder share, for one of its other names.
+pub fn shared_embedding(name: &str) -> Option<String> {
+    let start = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"].iter().find_map(|end| name.strip_suffix(end))?;
+    (start.is_empty() || start.ends_with('.')).then(|| format!("{start}shared.weight"))
+}
+
 /// The input embedding among names, in the order of `EMBEDDINGS`.
 pub fn embedding<'n>(mut names: impl Iterator<Item = &'n String> + Clone) -> Option<&'n String> {
-    let found = |end: &&str| names.clone().find(|name| ends(name, end));
-    let first = EMBEDDINGS.iter().find_map(|end| found(&end));
+    let found = |end: &&'static str| names.clone().find(|name| ends(name, end));
+    let first = EMBEDDINGS.iter().find_map(found);
     first.or_else(|| names.find(|name| over_vocabulary(name)))
 }
 

@@ -29,9 +29,9 @@ const SMALL: u64 = 1 << 16;
 /// Parts of a tensor in which a bracket is counted by itself, if that costs nothing.
 const CHUNKS: u64 = 64;
 /// Bins that there is always room for: so the digits of f32 take two passes, of f64 four.
-pub const LEAST: u64 = 1 << 17;
-/// What a thread lists before it hands over; with one more block it takes less than 2^17 numbers of 4 bytes.
-const HANDFUL: usize = 1 << 16;
+pub const LEAST: u64 = 1 << 16;
+/// What a thread lists at most before it hands over; with one more block it takes less than 2^17 numbers of 4 bytes.
+const HANDFUL: u64 = 1 << 16;
 /// The tie of a pass that counts none: no magnitude has all bits set.
 const NO_TIE: u64 = u64::MAX;
 
@@ -165,7 +165,7 @@ impl Selector {
         if ties > 0 {
             seen.ties.push((number, ties));
         }
-        if seen.listed.len() + 4 * seen.sample.len() > HANDFUL {
+        if (seen.listed.len() + 4 * seen.sample.len()) as u64 > HANDFUL.min(self.room / 2) {
             self.absorb(seen);
         }
     }

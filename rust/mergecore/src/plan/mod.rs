@@ -200,7 +200,7 @@ pub fn plan_in<'a>(recipe: Recipe, mut checkpoints: Vec<Checkpoint<'a>>, vocabul
     jobs.sort_by_key(|(place, _)| *place);
     let jobs = jobs.into_iter().map(|(_, job)| job).collect();
     let mut notes = recipe.notes.clone();
-    notes.extend(heads.note());
+    notes.extend(heads.notes());
     notes.extend(checkpoints.iter().filter_map(passed_over));
     let head = heads.verdict();
     let mut warnings = recipe.warnings.clone();

@@ -47,7 +47,7 @@ pub fn of_models(recipe: &Recipe, all: &[&Checkpoint], asked: &dyn Fn(&str) -> b
         let has = |model: &&&Checkpoint| model.tensors.contains_key(heads.source(model, name));
         let (Some(with), Some(without)) = (all.iter().find(has), all.iter().find(|model| !has(model))) else { continue };
         return Err(Error::model(format!(
-            "tensor {name} is in {} and not in {}: are they fine-tunes of one model? (--ignore '{name}' leaves it out)",
+            "tensor {name} is in {} and not in {}: are they fine-tunes of one model? (--ignore '{name}', in a recipe the key ignore, leaves it out)",
             with.reference, without.reference
         )));
     }

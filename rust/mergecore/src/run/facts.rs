@@ -21,14 +21,14 @@ pub enum Survey {
 }
 
 impl Survey {
-    /// The next pass that the method asks for, over `blocks` blocks and `elements` elements; None when it can merge. Beside the least,
-    /// thresholds may hold `gather` numbers of 8 bytes, all together.
+    /// The next pass that the method asks for, over `blocks` blocks and `elements` elements; None when it can merge. Thresholds may hold
+    /// `gather` numbers of 8 bytes, all together, and each the least that it needs.
     pub fn next<R: Real>(method: &dyn Method, facts: &Facts, elements: u64, blocks: usize, gather: u64) -> Option<Survey> {
         match method.need(facts, elements) {
             Need::Nothing => None,
             Need::Sums(count) => Some(Survey::Sums { count, blocks: Mutex::new(vec![0.0; blocks * count]) }),
             Need::Largest(keep) => {
-                let room = gather / keep.len().max(1) as u64 + LEAST;
+                let room = (gather / keep.len().max(1) as u64).max(LEAST);
                 Some(Survey::Largest(keep.iter().map(|keep| Selector::new::<R>(*keep, elements, blocks, room)).collect()))
             }
         }
