@@ -1,10 +1,15 @@
-"""A model of several parts that mergecore and mergekit both merge: T5's shapes, made-up weights."""
+"""Models of several parts that mergecore and mergekit both merge: T5's shapes (`modular`) and
+Gemma 3's (`vision`), made-up weights."""
 
 from __future__ import annotations
 
+from typing import Any
+
+Shapes = dict[str, tuple[int, ...]]
+
 HIDDEN, FFN, HEADS, BUCKETS, VOCABULARY = 18, 29, 3, 8, 43
 
-CONFIG = {
+T5 = {
     "architectures": ["T5ForConditionalGeneration"],
     "model_type": "t5",
     "is_encoder_decoder": True,
@@ -22,8 +27,35 @@ CONFIG = {
 }
 
 
-def shapes() -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {
+GEMMA = {
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "model_type": "gemma3",
+    "text_config": {
+        "model_type": "gemma3_text",
+        "hidden_size": HIDDEN,
+        "intermediate_size": FFN,
+        "num_hidden_layers": 4,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": 1,
+        "head_dim": HIDDEN // HEADS,
+        "vocab_size": VOCABULARY,
+        "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
+    },
+    "vision_config": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": HIDDEN,
+        "intermediate_size": FFN,
+        "num_hidden_layers": 3,
+        "num_attention_heads": HEADS,
+        "patch_size": 4,
+        "image_size": 12,
+    },
+    "torch_dtype": "float32",
+}
+
+
+def _t5() -> Shapes:
+    shapes: Shapes = {
         "shared.weight": (VOCABULARY, HIDDEN),
         "lm_head.weight": (VOCABULARY, HIDDEN),
     }
@@ -46,4 +78,49 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-MODULAR = {"modular": (shapes(), CONFIG)}
+def _gemma() -> Shapes:
+    tower, text = "vision_tower.vision_model", "language_model.model"
+    shapes: Shapes = {
+        f"{text}.embed_tokens.weight": (VOCABULARY, HIDDEN),
+        f"{text}.norm.weight": (HIDDEN,),
+        "multi_modal_projector.mm_input_projection_weight": (HIDDEN, HIDDEN),
+        "multi_modal_projector.mm_soft_emb_norm.weight": (HIDDEN,),
+        f"{tower}.embeddings.patch_embedding.weight": (HIDDEN, 3, 4, 4),
+        f"{tower}.embeddings.patch_embedding.bias": (HIDDEN,),
+        f"{tower}.embeddings.position_embedding.weight": (9, HIDDEN),
+        f"{tower}.post_layernorm.weight": (HIDDEN,),
+        f"{tower}.post_layernorm.bias": (HIDDEN,),
+    }
+    head = HIDDEN // HEADS
+    within: Shapes = {
+        "input_layernorm": (HIDDEN,),
+        "post_attention_layernorm": (HIDDEN,),
+        "pre_feedforward_layernorm": (HIDDEN,),
+        "post_feedforward_layernorm": (HIDDEN,),
+        "self_attn.q_norm": (head,),
+        "self_attn.k_norm": (head,),
+        "self_attn.q_proj": (HIDDEN, HIDDEN),
+        "self_attn.k_proj": (head, HIDDEN),
+        "self_attn.v_proj": (head, HIDDEN),
+        "self_attn.o_proj": (HIDDEN, HIDDEN),
+        "mlp.gate_proj": (FFN, HIDDEN),
+        "mlp.up_proj": (FFN, HIDDEN),
+        "mlp.down_proj": (HIDDEN, FFN),
+    }
+    for layer in range(4):
+        shapes |= {f"{text}.layers.{layer}.{name}.weight": x for name, x in within.items()}
+    within = {f"self_attn.{x}_proj": (HIDDEN, HIDDEN) for x in ("q", "k", "v", "out")}
+    within |= {"mlp.fc1": (FFN, HIDDEN), "mlp.fc2": (HIDDEN, FFN)}
+    within |= {"layer_norm1": (HIDDEN,), "layer_norm2": (HIDDEN,)}
+    for layer in range(3):
+        for name, shape in within.items():
+            shapes[f"{tower}.encoder.layers.{layer}.{name}.weight"] = shape
+            shapes[f"{tower}.encoder.layers.{layer}.{name}.bias"] = shape[:1]
+    return shapes
+
+
+MODULAR: dict[str, tuple[Shapes, dict[str, Any]]] = {
+    "modular": (_t5(), T5),
+    "vision": (_gemma(), GEMMA),
+}
+"""The shapes of every tensor, and the config, of a family."""

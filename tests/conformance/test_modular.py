@@ -16,7 +16,7 @@ from mergecore.errors import ModelError
 from mergecore.model_config import corrected_config
 
 FOLDER = Path(__file__).with_name("recipes") / "modular"
-RECIPES = sorted(FOLDER.glob("*.yml"))
+RECIPES = sorted([*FOLDER.glob("*.yml"), *FOLDER.with_name("vision").glob("*.yml")])
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,21 @@ def modular(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def vision(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("vision")
+    write_family(folder, "vision", 6)
+    return folder
+
+
 @pytest.fixture
-def here(modular, monkeypatch, tmp_path) -> Path:
-    """The current folder has the family in it."""
+def here(request, modular, vision, monkeypatch, tmp_path) -> Path:
+    """The current folder has the family in it that the recipe is for."""
+    recipe = getattr(request.node, "callspec", None)
+    recipe = recipe.params.get("recipe") if recipe else None
+    family = vision if recipe and recipe.parent.name == "vision" else modular
     for model in ("base", "a", "b", "far"):
-        (tmp_path / model).symlink_to(modular / model)
+        (tmp_path / model).symlink_to(family / model)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -71,6 +81,18 @@ def test_the_config_counts_the_layers_of_each_part(here):
     mergecore.run(FOLDER / "modules-passthrough.yml", "short")
     config = config_of(here / "short")
     assert (config["num_layers"], config["num_decoder_layers"]) == (3, 3)
+
+
+@pytest.mark.parametrize("recipe", [FOLDER.with_name("vision") / "vision-slices.yml"])
+def test_the_config_of_each_section_is_true_of_its_part(recipe, here):
+    mergecore.run(recipe, "out")
+    config = config_of(here / "out")
+    assert config["text_config"]["num_hidden_layers"] == 5
+    assert config["text_config"]["layer_types"] == [
+        *["sliding_attention"] * 3,
+        *["full_attention", "full_attention"],
+    ]
+    assert config["vision_config"]["num_hidden_layers"] == 2
 
 
 def test_references_in_modules_are_found_beside_the_recipe(here, modular, monkeypatch):
