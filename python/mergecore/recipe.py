@@ -151,23 +151,28 @@ def load_all(path: Path) -> list[Recipe]:
 
 def with_references(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     """The same recipe with every model reference passed through `change`."""
-    changed = dict(recipe)
+    changed = _part_with_references(recipe, change)
     for key in ("base_model", "onto", "donor"):
         reference = spelled_out(changed.get(key))
         if isinstance(reference, str):
             changed[key] = change(reference)
-    if isinstance(changed.get("models"), list):
-        changed["models"] = [_entry_with_reference(entry, change) for entry in changed["models"]]
-    if isinstance(changed.get("slices"), list):
-        changed["slices"] = [_slice_with_references(entry, change) for entry in changed["slices"]]
+    if isinstance(changed.get("modules"), dict):
+        changed["modules"] = {
+            name: _part_with_references(module, change) if isinstance(module, dict) else module
+            for name, module in changed["modules"].items()
+        }
     return _tokenizer_with_references(changed, change)
 
 
 def models_of(recipe: Recipe) -> list[str]:
     """The references of the inputs, each once, in order; a recipe that has none gives none."""
-    lists = [recipe.get("models")]
-    slices = recipe.get("slices")
-    lists += [s.get("sources") for s in slices if isinstance(s, dict)] if slices else []
+    modules = recipe.get("modules")
+    parts = [recipe, *(modules.values() if isinstance(modules, dict) else [])]
+    lists = []
+    for part in (part for part in parts if isinstance(part, dict)):
+        slices = part.get("slices")
+        lists.append(part.get("models"))
+        lists += [s.get("sources") for s in slices if isinstance(s, dict)] if slices else []
     entries = [entry for entries in lists if isinstance(entries, list) for entry in entries]
     named = [entry.get("model") if isinstance(entry, dict) else entry for entry in entries]
     return list(dict.fromkeys(reference for reference in named if isinstance(reference, str)))
@@ -212,6 +217,16 @@ def to_yaml(recipe: Recipe) -> str:
 
 def _entry(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
     return {"model": model, "parameters": parameters} if parameters else {"model": model}
+
+
+def _part_with_references(part: Recipe, change: Callable[[str], str]) -> Recipe:
+    """A recipe, or one of its modules."""
+    changed = dict(part)
+    if isinstance(changed.get("models"), list):
+        changed["models"] = [_entry_with_reference(entry, change) for entry in changed["models"]]
+    if isinstance(changed.get("slices"), list):
+        changed["slices"] = [_slice_with_references(entry, change) for entry in changed["slices"]]
+    return changed
 
 
 def _entry_with_reference(entry: Any, change: Callable[[str], str]) -> Any:

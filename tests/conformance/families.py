@@ -9,6 +9,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401 - so that numpy knows bfloat16
 import numpy as np
 from architectures import ARCHITECTURES, Shapes
+from modular import MODULAR
 
 import adapters
 import checkpoints
@@ -20,7 +21,7 @@ DTYPES = {
     "f32": "float32",
     "tied": "bfloat16",
     "deep": "float32",
-    **dict.fromkeys(ARCHITECTURES, "float32"),
+    **dict.fromkeys([*ARCHITECTURES, *MODULAR], "float32"),
 }
 """The families, and the dtype of each."""
 
@@ -34,7 +35,8 @@ STEPPED = ("bf16", "f16", "f32", "tied")
 def write_family(folder: Path, family: str, seed: int) -> None:
     """A base, fine-tunes a and b of it, and a model called far that is none."""
     rng = np.random.default_rng(seed)
-    shapes, config = ARCHITECTURES[family] if family in ARCHITECTURES else llama(family)
+    written = ARCHITECTURES | MODULAR
+    shapes, config = written[family] if family in written else llama(family)
     config = {**config, "torch_dtype": DTYPES[family]}
     dtype = np.dtype(DTYPES[family])
     base = {name: rng.normal(0, 0.02, shape).astype(dtype) for name, shape in shapes.items()}

@@ -147,7 +147,26 @@ pub fn layers<'a>(names: impl Iterator<Item = &'a str>) -> Option<usize> {
 /// Whether a tensor outside the layers comes before them (embeddings, positions) rather than after (final norm, head).
 pub fn before_layers(name: &str) -> bool {
     const POSITIONS: [&str; 4] = ["*wpe.weight", "*embed_positions.weight", "*position_embeddings.weight", "*embeddings.*"];
-    EMBEDDINGS.iter().any(|end| ends(name, end)) || POSITIONS.iter().any(|pattern| glob(pattern, name))
+    // How images and sounds are taken in.
+    const TAKEN_IN: [&str; 10] = [
+        "*patch_embed*",
+        "*patch_conv*",
+        "*pos_embed*",
+        "*positional_embedding*",
+        "*class_embedding",
+        "*ln_pre.*",
+        "*layernorm_pre.*",
+        "*pre_layrnorm.*",
+        "*conv1.*",
+        "*conv2.*",
+    ];
+    let first = POSITIONS.iter().chain(&TAKEN_IN).any(|pattern| glob(pattern, name));
+    first || EMBEDDINGS.iter().any(|end| ends(name, end)) || kept_for_all(name)
+}
+
+/// Whether layers may share this tensor: T5 keeps it in the first layer of a stack. (Where every layer has one, each keeps its own.)
+pub fn kept_for_all(name: &str) -> bool {
+    ends(name, "relative_attention_bias.weight")
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{angle, mask};
 use crate::layout::{Layout, INDEX, MANIFEST};
 use crate::names;
-use crate::plan::{Head, Job, Plan, Work};
+use crate::plan::{Head, Job, Plan, Stack, Work};
 use crate::write::journal::Record;
 use crate::write::{documents, SideFile};
 
@@ -207,7 +207,7 @@ pub fn summary(plan: &Plan, layout: &Layout, threads: usize, memory_bytes: u64) 
         "untied": plan.head == Head::Untied || (plan.has_head() && plan.donor_tied() == Some(true)),
         "vocabulary": plan.vocabulary.as_ref().map(Vocabulary::account),
         "layers": plan.layers(),
-        "layer_origins": plan.layer_origins(),
+        "stacks": plan.stacks().iter().map(stack).collect::<Vec<_>>(),
         "files": layout.files.iter().map(|f| json!({"name": f.name, "bytes": f.bytes})).collect::<Vec<_>>(),
         "ignored": plan.ignored,
         "copied": copied,
@@ -216,6 +216,10 @@ pub fn summary(plan: &Plan, layout: &Layout, threads: usize, memory_bytes: u64) 
     });
     extend(&mut summary, request(plan));
     summary
+}
+
+fn stack(stack: &Stack) -> Json {
+    json!({"name": stack.name, "part": stack.part, "origins": stack.origins})
 }
 
 /// What is done to every tensor, in the order in which it is read: for `show`.

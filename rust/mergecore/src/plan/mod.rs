@@ -17,11 +17,13 @@ use crate::recipe::Recipe;
 mod bound;
 mod heads;
 mod outline;
+mod parts;
 
 use bound::Binder;
 pub use bound::Bound;
 use heads::Heads;
-use outline::{Find, Row};
+use outline::{Find, Row, Sieve};
+use parts::Modules;
 
 /// The whole merge, decided.
 pub struct Plan<'a> {
@@ -49,6 +51,8 @@ pub enum Head {
 /// One output tensor.
 pub struct Job<'a> {
     pub name: String,
+    /// Its slice, by its number in the recipe.
+    pub slice: usize,
     pub dtype: Dtype,
     pub shape: Vec<u64>,
     pub work: Work<'a>,
@@ -58,6 +62,15 @@ pub struct Job<'a> {
     pub bound: Option<Arc<Bound>>,
     /// Where the sources come from, in their order.
     pub origins: Vec<Origin>,
+}
+
+/// Numbered layers of the output.
+pub struct Stack<'p> {
+    pub name: String,
+    /// What the field calls the part of the model that they are, in a recipe with modules.
+    pub part: Option<&'static str>,
+    /// For each layer: whose it is first of all, and which of its layers.
+    pub origins: Vec<(&'p str, usize)>,
 }
 
 /// A model, by its reference, and the name of a tensor in it.
@@ -155,13 +168,12 @@ pub fn plan_in<'a>(recipe: Recipe, mut checkpoints: Vec<Checkpoint<'a>>, vocabul
     let models = recipe.models().into_iter().map(|model| find(model)).collect::<Result<Vec<_>>>()?;
     let all: Vec<&Checkpoint> = base.iter().chain(&models).chain(&onto).copied().collect();
 
-    let reference = find(recipe.reference())?;
     let asked = |name: &str| recipe.ignore.iter().any(|glob| names::glob(glob, name));
-    let heads = heads::reconcile(reference, &all, &asked)?;
-    let outline = match recipe.is_sliced() {
-        true => outline::of_slices(&recipe, &find, &asked, &heads)?,
-        false => outline::of_models(&recipe, &all, &asked, &heads)?,
-    };
+    let left = |model: &Checkpoint, name: &str| asked(name) || names::derived(name, &model.tensors[name].shape);
+    let modules = Modules::of(&recipe, &all, &left)?;
+    let of_heads = modules.of_heads(&recipe, &all);
+    let heads = heads::reconcile(of_heads.iter().find(|m| m.reference == *recipe.reference()).unwrap_or(&of_heads[0]), &of_heads, &asked)?;
+    let outline = outline::of(&recipe, &find, onto, Sieve { modules: &modules, heads: &heads, left: &left, ignored: BTreeSet::new() })?;
     check_ignored(&recipe, &all, &outline.rows)?;
     let mut binder = Binder::new(&recipe);
     let mut jobs = Vec::new();
@@ -171,7 +183,8 @@ pub fn plan_in<'a>(recipe: Recipe, mut checkpoints: Vec<Checkpoint<'a>>, vocabul
         inputs.each().try_for_each(|other| check_fit(&row.name, first, other))?;
         let place = (&first.model.reference, first.tensor.file, first.tensor.offset);
         let (dtype, shape, work) = (first.tensor.dtype, first.tensor.shape.clone(), Work::Copy(first.tensor.clone()));
-        let mut job = Job { name: row.name.clone(), dtype, shape, work, wide: false, bound: None, origins: vec![first.origin()] };
+        let mut job =
+            Job { name: row.name.clone(), slice: row.slice, dtype, shape, work, wide: false, bound: None, origins: vec![first.origin()] };
         if dtype.is_float() {
             job.dtype = recipe.dtype.unwrap_or(dtype);
             job.wide = recipe.wide || job.dtype == Dtype::F64 || inputs.each().any(|input| input.tensor.read_as() == Dtype::F64);
@@ -187,7 +200,7 @@ pub fn plan_in<'a>(recipe: Recipe, mut checkpoints: Vec<Checkpoint<'a>>, vocabul
     }
     // After the models themselves: where the donor is one of them, what they have against each other says more.
     if let Some(donor) = recipe.donor.as_deref().map(find).transpose()? {
-        check_donor(donor, reference, &outline.rows, recipe.is_sliced(), &asked)?;
+        check_donor(donor, &recipe, &find, &outline.rows, &asked)?;
     }
     if jobs.is_empty() {
         return Err(Error::recipe("every tensor is ignored: nothing is left to merge"));
@@ -307,26 +320,31 @@ fn check_ignored(recipe: &Recipe, all: &[&Checkpoint], rows: &[Row]) -> Result<(
 
 /// A donor that is no input gives its config to weights that it has not seen: they must be of its architecture and size.
 /// Where slices decide how many layers there are, one stands for all.
-fn check_donor(donor: &Checkpoint, reference: &Checkpoint, rows: &[Row], sliced: bool, asked: &dyn Fn(&str) -> bool) -> Result<()> {
-    let refuse = |what: String| {
-        let (donor, reference) = (&donor.reference, &reference.reference);
+fn check_donor(donor: &Checkpoint, recipe: &Recipe, find: &Find, rows: &[Row], asked: &dyn Fn(&str) -> bool) -> Result<()> {
+    let refuse = |what: String, reference: &str| {
+        let donor = &donor.reference;
         Err(Error::model(format!("the donor {donor} does not fit: {what} in {reference}; choose another --donor, or leave it out")))
     };
-    let compared = |name: &str| !names::is_head(name) && (!sliced || Layer::of(name).is_none_or(|layer| layer.number == 0));
-    let merged: BTreeSet<&String> = rows.iter().map(|row| &row.name).filter(|name| compared(name)).collect();
-    for name in &merged {
-        let shape = &reference.tensor(name)?.shape;
-        match donor.tensors.get(*name) {
-            None => return refuse(format!("it has no tensor {name}, which is")),
+    let compared = |name: &str| !names::is_head(name) && (!recipe.is_sliced() || Layer::of(name).is_none_or(|layer| layer.number == 0));
+    let mut merged = BTreeSet::new();
+    for row in rows.iter().filter(|row| compared(&row.name)) {
+        // That all its sources have one shape is known by now.
+        let (reference, there) = match &recipe.base {
+            Some(base) => (base, &row.base),
+            None => (&recipe.slices[row.slice].sources[0].model, &row.inputs[0]),
+        };
+        let (name, shape) = (&row.name, &find(reference)?.tensor(there)?.shape);
+        match donor.tensors.get(name) {
+            None => return refuse(format!("it has no tensor {name}, which is"), reference),
             Some(tensor) if tensor.shape != *shape => {
-                return refuse(format!("tensor {name} has shape {:?} there and {shape:?}", tensor.shape));
+                return refuse(format!("tensor {name} has shape {:?} there and {shape:?}", tensor.shape), reference);
             }
-            Some(_) => {}
-        }
+            Some(_) => merged.insert(name),
+        };
     }
     let known = |name: &String| merged.contains(name) || asked(name) || !compared(name);
     match donor.tensors.iter().find(|(name, tensor)| !known(name) && !names::derived(name, &tensor.shape)) {
-        Some((name, _)) => refuse(format!("it has a tensor {name}, which is not")),
+        Some((name, _)) => refuse(format!("it has a tensor {name}, which is not"), recipe.reference()),
         None => Ok(()),
     }
 }
@@ -341,17 +359,25 @@ fn misfit(name: &str, a: &[u64], first: &Checkpoint, b: &[u64], second: &Checkpo
 }
 
 impl Plan<'_> {
-    /// For each layer of an output that was pieced together: whose it is first of all, and which of its layers.
-    pub fn layer_origins(&self) -> Vec<(&str, usize)> {
-        let mut layers = BTreeMap::new();
-        for job in self.jobs.iter().filter(|_| self.recipe.is_sliced()) {
+    /// The stacks of layers that are pieced together.
+    pub fn stacks(&self) -> Vec<Stack<'_>> {
+        let mut stacks: BTreeMap<&str, BTreeMap<usize, (&str, usize)>> = BTreeMap::new();
+        for job in self.jobs.iter().filter(|job| self.recipe.slices[job.slice].is_range()) {
             // The base's layer counts first: of it the config is, or is like.
             let origin = &job.origins[0];
-            if let (Some(layer), Some(from)) = (Layer::of(&job.name), Layer::of(&origin.tensor)) {
-                layers.insert(layer.number, (origin.model.as_str(), from.number));
+            let layers = (Layer::of(&job.name), Layer::of(&origin.tensor));
+            if let (Some(layer), Some(from)) = layers {
+                if !names::kept_for_all(layer.rest) {
+                    stacks.entry(layer.stack).or_default().insert(layer.number, (origin.model.as_str(), from.number));
+                }
             }
         }
-        layers.into_values().collect()
+        let modular = !self.recipe.modules.is_empty();
+        let stack = |(name, layers): (&str, BTreeMap<usize, _>)| {
+            let part = parts::of_stack(name).filter(|_| modular);
+            Stack { name: name.to_string(), part, origins: layers.into_values().collect() }
+        };
+        stacks.into_iter().map(stack).collect()
     }
 
     /// Number of decoder layers by the output's names; None where they do not tell (no layers, or several stacks).

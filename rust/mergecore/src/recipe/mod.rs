@@ -11,19 +11,21 @@ use crate::error::{did_you_mean, Error, Result};
 use crate::methods::{self, Base, Spec};
 use crate::params::{self, Default, Param, Params};
 
+mod modules;
 mod setting;
 mod slices;
 mod tokens;
 
+pub use modules::Module;
 use setting::{settings, Settings};
 pub use slices::{Slice, Source};
 
 pub const DEFAULT_SEED: u64 = 42;
 
-const KEYS: [&str; 11] =
-    ["merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype", "onto", "donor", "ignore", "seed"];
+const KEYS: [&str; 12] =
+    ["merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype", "onto", "donor", "ignore", "seed"];
 /// mergekit's keys that this version does not know how to honour. Refused, since ignoring one would give another merge.
-const LATER: [&str; 2] = ["modules", "modifiers"];
+const LATER: [&str; 1] = ["modifiers"];
 /// mergekit's parameter that changes nothing in any method, there or here.
 const IDLE: &str = "int8_mask";
 
@@ -34,6 +36,8 @@ pub struct Recipe {
     pub base: Option<String>,
     /// A base that is one of the models, since the method merges it: names, order and dtypes are its.
     pub joined: Option<String>,
+    /// Parts of the model that are merged each from slices of its own; none where all is one.
+    pub modules: Vec<Module>,
     /// The output's layers, piece by piece; one piece of all layers where the recipe has `models`.
     pub slices: Vec<Slice>,
     /// What the merged task vector is added to, if not the base.
@@ -87,11 +91,13 @@ impl Recipe {
             .ok_or_else(|| Error::recipe("the recipe names no merge_method (`mergecore methods` lists them)"))?;
         let spec = methods::find(&name)?;
         let (dtype, out_dtype) = (dtype(&keys, "dtype")?, dtype(&keys, "out_dtype")?);
+        let (modules, slices) = modules::read(&keys)?;
         let mut recipe = Recipe {
             spec,
             base: None,
             joined: None,
-            slices: slices::read(&keys)?,
+            modules,
+            slices,
             onto: text_of(&keys, "onto")?,
             donor: text_of(&keys, "donor")?,
             ignore: list_of_text(&keys, "ignore")?,
@@ -117,7 +123,12 @@ impl Recipe {
 
     /// Whether the output's layers are pieced together from ranges of layers.
     pub fn is_sliced(&self) -> bool {
-        self.slices.iter().any(|slice| slice.sources.iter().any(|source| source.layers.is_some()))
+        self.slices.iter().any(Slice::is_range)
+    }
+
+    /// The slices of each module; all of them where there are no modules.
+    pub fn pieces(&self) -> Vec<&[Slice]> {
+        self.slices.chunk_by(|one, next| one.module == next.module).collect()
     }
 
     /// The models, each once, in the order in which they appear: the order of the parameters where there is one slice.
@@ -152,7 +163,8 @@ impl Recipe {
         all
     }
 
-    /// The parameters for one output tensor, complete. mergekit's precedence: the source's own, the slice's, the recipe's, the default.
+    /// The parameters for one output tensor, complete. mergekit's precedence: the source's own, the slice's, the module's, the recipe's,
+    /// the default.
     /// Filters look at the output's name, but for a model's own parameters at its name in that model.
     pub fn params(&self, place: &Place) -> Result<Params> {
         let slice = &self.slices[place.slice];
@@ -161,7 +173,8 @@ impl Recipe {
                 Some(model) => (slice.sources[model].settings.get(name), place.inputs.get(model).map_or(place.name, String::as_str)),
                 None => (None, place.name),
             };
-            let scopes = [own, slice.settings.get(name), self.shared.get(name)];
+            let module = slice.module.and_then(|module| self.modules[module].settings.get(name));
+            let scopes = [own, slice.settings.get(name), module, self.shared.get(name)];
             scopes.into_iter().flatten().find_map(|setting| setting.at(place.depth, tensor))
         };
         let models: Vec<&str> = slice.sources.iter().map(|source| source.model.as_str()).collect();
@@ -170,7 +183,10 @@ impl Recipe {
 
     /// The parameters, where they are the same for every tensor.
     pub fn plain(&self) -> Result<Option<Params>> {
-        match self.slices.len() == 1 && self.scopes().all(|settings| settings.values().all(|setting| setting.is_one())) {
+        match self.modules.is_empty()
+            && self.slices.len() == 1
+            && self.scopes().all(|settings| settings.values().all(|setting| setting.is_one()))
+        {
             true => self.params(&Place { slice: 0, depth: 0.0, name: "", inputs: &[] }).map(Some),
             false => Ok(None),
         }
@@ -180,9 +196,11 @@ impl Recipe {
     pub fn parameters(&self) -> Json {
         let complete = self.params(&Place { slice: 0, depth: 0.0, name: "", inputs: &[] }).map(|params| params.json());
         let mut said = complete.unwrap_or_default();
-        for (name, setting) in self.scopes().flatten().filter(|(_, setting)| self.slices.len() > 1 || !setting.is_one()) {
+        let pieces = self.slices.len() > 1;
+        for (name, setting) in self.scopes().flatten().filter(|(_, setting)| pieces || !setting.is_one()) {
             said[name] = match self.scopes().filter(|settings| settings.contains_key(name)).count() {
-                1 => setting.raw.clone(),
+                1 if self.modules.is_empty() || self.shared.contains_key(name) => setting.raw.clone(),
+                1 => json!(format!("{}, in one module", setting.raw)),
                 scopes => json!(format!("varies, by {scopes} scopes of the recipe")),
             };
         }
@@ -221,10 +239,17 @@ impl Recipe {
                 sources.push(json!({"model": base, "layer_range": [layers.start, layers.end]}));
             }
         }
-        match self.is_sliced() {
-            true => resolved["slices"] = slices,
-            false => resolved["models"] = slices[0]["sources"].take(),
+        if self.modules.is_empty() {
+            let (key, list) = modules::under_key(slices, self.is_sliced());
+            resolved[key] = list;
+            return resolved;
         }
+        let mut rest = slices.as_array_mut().into_iter().flatten().map(Json::take);
+        let module = |(module, own): (&Module, &[Slice])| {
+            let slices = rest.by_ref().take(own.len()).collect();
+            (module.name.clone(), module.spelled_out(slices, own[0].is_range()))
+        };
+        resolved["modules"] = Json::Object(self.modules.iter().zip(self.pieces()).map(module).collect());
         resolved
     }
 
@@ -245,7 +270,7 @@ impl Recipe {
 
     fn scopes(&self) -> impl Iterator<Item = &Settings> {
         let inner = self.slices.iter().flat_map(|slice| slice.sources.iter().map(|source| &source.settings).chain([&slice.settings]));
-        inner.chain([&self.shared])
+        inner.chain(self.modules.iter().map(|module| &module.settings)).chain([&self.shared])
     }
 
     /// Where the base goes, by the method: out of the list, or into it.
@@ -259,22 +284,21 @@ impl Recipe {
                 _ => Ok(()),
             };
         };
-        let sliced = self.is_sliced();
         let mut joins = false;
-        for (number, slice) in self.slices.iter_mut().enumerate() {
+        for slice in &mut self.slices {
             let at = slice.sources.iter().position(|source| source.model == base);
             match (self.spec.base, at) {
                 (Base::Required | Base::Optional, Some(at)) => slice.base_layers = slice.sources.remove(at).layers,
-                (Base::Required | Base::Optional, None) => slice.base_layers = slice.common_layers(number, &base)?,
+                (Base::Required | Base::Optional, None) => slice.base_layers = slice.common_layers(&base)?,
                 // mergekit appends it to `models`, and leaves `slices` as they are.
-                (Base::Joins, None) if !sliced => {
+                (Base::Joins, None) if !slice.is_range() => {
                     slice.sources.push(Source { model: base.clone(), layers: None, settings: Settings::new() });
                     joins = true;
                 }
                 (Base::Joins, _) => {}
                 (Base::First, Some(at)) => slice.sources[..=at].rotate_right(1),
                 (Base::First, None) => {
-                    let layers = slice.common_layers(number, &base)?;
+                    let layers = slice.common_layers(&base)?;
                     slice.sources.insert(0, Source { model: base.clone(), layers, settings: Settings::new() });
                 }
             }
@@ -299,8 +323,9 @@ impl Recipe {
                 let named = slice.sources.iter().map(|source| source.model.as_str()).collect::<Vec<_>>().join(", ");
                 let named = if named.is_empty() { String::new() } else { format!(" ({named})") };
                 let beside = if self.base.is_some() { " beside the base" } else { "" };
+                let place = slice.module.map_or(String::new(), |module| format!(" in the module {}", self.modules[module].name));
                 return Err(Error::recipe(format!(
-                    "{} merges {wanted} model{}{beside}, and was given {count}{named}",
+                    "{} merges {wanted} model{}{beside}, and was given {count}{named}{place}",
                     self.spec.name,
                     if least == 1 { "" } else { "s" }
                 )));
@@ -314,6 +339,7 @@ impl Recipe {
         for key in self.spec.idle.iter().chain([&IDLE]) {
             let inner =
                 self.slices.iter_mut().flat_map(|slice| slice.sources.iter_mut().map(|s| &mut s.settings).chain([&mut slice.settings]));
+            let inner = inner.chain(self.modules.iter_mut().map(|module| &mut module.settings));
             let dropped = inner.chain([&mut self.shared]).filter_map(|settings| settings.remove(*key)).count();
             if dropped > 0 {
                 self.warnings.push(format!("{key} has no effect on {}", self.spec.name));
@@ -330,6 +356,7 @@ impl Recipe {
             slice.sources.iter().try_for_each(|source| check(&source.settings, Some(&source.model)))?;
             check(&slice.settings, None)?;
         }
+        self.modules.iter().try_for_each(|module| check(&module.settings, None))?;
         check(&self.shared, None)?;
         // What a method has against its values together; where they vary, the plan finds out.
         self.plain()?.map_or(Ok(()), |params| (self.spec.bind)(&params).map(drop))
