@@ -23,7 +23,7 @@ def family(tmp_path):
         inner = {"encoder.block.0.layer.0.SelfAttention.q.weight": (4, 4)}
         made = {n: rng.normal(size=s).astype(np.float32) for n, s in inner.items()}
         made[SHARED] = rng.normal(size=(7, 4)).astype(np.float32)
-        return {**made, **{name: made[SHARED] for name in copies}}
+        return {**made, **dict.fromkeys(copies, made[SHARED])}
 
     checkpoints.save(tmp_path / "old", state(NAMES), **CONFIG)
     checkpoints.save(tmp_path / "new", state([]), **CONFIG)

@@ -354,3 +354,43 @@ def test_the_recipe_as_run_asks_for_the_same_again(family, monkeypatch):
     mergecore.run(out / "mergecore_recipe.yml", family / "again")
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert (family / "again" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_parts_of_a_model_merge_in_one_vocabulary(family):
+    recipe = {
+        "merge_method": "linear",
+        "modules": {
+            "model.layers": {"models": [str(family / "base")]},
+            "default": {"models": [str(family / "base"), str(family / "chat")]},
+        },
+        "tokenizer_source": "union",
+    }
+    mergecore.run(recipe, family / "out")
+    merged, base, chat = (vocabularies.rows(family / name) for name in ("out", "base", "chat"))
+    np.testing.assert_array_equal(merged["<user>"], chat["<user>"])
+    np.testing.assert_allclose(merged["one"], (base["one"] + chat["one"]) / 2, rtol=1e-6)
+    name = "model.layers.0.mlp.up_proj.weight"
+    np.testing.assert_array_equal(
+        *(checkpoints.load(family / folder)[name] for folder in ("out", "base"))
+    )
+
+
+def test_a_document_s_tokenizer_is_had_where_the_document_is_merged(family):
+    first = {
+        "name": "joined",
+        "merge_method": "linear",
+        "models": [str(family / "base"), str(family / "other")],
+        "tokenizer_source": "union",
+    }
+    last = {
+        "merge_method": "linear",
+        "models": [str(family / "chat"), "joined"],
+        "tokenizer_source": "joined",
+    }
+    (family / "both.json").write_text(json.dumps([first, last]))
+    mergecore.run(family / "both.json", family / "out")
+    assert {"nine", "<call>", "one"} <= set(vocabularies.rows(family / "out"))
+    last["models"].pop()
+    (family / "both.json").write_text(json.dumps([first, last]))
+    with pytest.raises(RecipeError, match="a document not merged here"):
+        mergecore.run(family / "both.json", family / "again")

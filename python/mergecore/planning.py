@@ -212,7 +212,9 @@ def _prepare(
         notes.append(f"{donor} has no config.json: the output has weights, but is no whole model")
 
     def lender(name: str) -> Path:
-        return documents.get(name) or hub.locate(name, wanted="tokenizer", quiet=quiet)
+        if name in documents:
+            raise RecipeError(f"the tokenizer of {name} is asked for, a document not merged here")
+        return hub.locate(name, wanted="tokenizer", quiet=quiet)
 
     spoken = speech.of(request, donor, places, lender)
     plan = Plan(

@@ -49,6 +49,7 @@ GEMMA = {
         "num_attention_heads": HEADS,
         "patch_size": 4,
         "image_size": 12,
+        "vision_use_head": False,
     },
     "torch_dtype": "float32",
 }

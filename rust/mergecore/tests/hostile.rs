@@ -290,7 +290,7 @@ fn models_that_do_not_fit_together_are_refused() {
         ("a tensor more", floats("more", Dtype::F32, &[1]), &["tensor more", "good", "bad", "--ignore"]),
         ("another shape", floats("w", Dtype::F32, &[2, 3]), &["tensor w", "[2, 2]", "[2, 3]", "good", "bad"]),
         ("the shape flattened", floats("w", Dtype::F32, &[4]), &["tensor w", "[2, 2]", "[4]"]),
-        ("another vocabulary", embedding(&[5, 3]), &["embed_tokens", "[4, 3]", "[5, 3]", "vocabular", "resize"]),
+        ("another vocabulary", embedding(&[5, 3]), &["embed_tokens", "[4, 3]", "[5, 3]", "vocabular", "--tokenizer-source union"]),
         ("another width", embedding(&[4, 5]), &["embed_tokens", "one architecture"]),
         ("a number for an integer", floats("steps", Dtype::F32, &[1]), &["tensor steps", "int64", "float32", "good", "bad"]),
         ("other integers", steps(Dtype::I64, &[8, 0, 0, 0, 0, 0, 0, 0]), &["tensor steps", "int64", "good", "bad", "--ignore"]),

@@ -235,11 +235,11 @@ macro_rules! kernels {
                             prop_assert_eq!(Some(cutoff.threshold), kept.min(), "the least that is kept");
                         }
                         // Nothing is looked at where nothing is to be decided; a list that holds all needs no counting.
-                        let digits = if R::MAGNITUDE_BITS == 31 { 2 } else { 4 };
+                        let digits = if R::MAGNITUDE_BITS == 31 { 2 } else { 5 };
                         let passes = match keep {
                             keep if keep == 0 || keep >= count => 0..=0,
                             _ if gather == 2 * count as u64 && digits == 2 => 1..=1,
-                            _ if gather == 2 * count as u64 => 1..=3,
+                            _ if gather == 2 * count as u64 => 1..=4,
                             _ => 1..=digits + 1,
                         };
                         prop_assert!(passes.contains(&rounds), "{} passes instead of {:?}", rounds, passes);

@@ -28,7 +28,7 @@ use crate::dtype::Real;
 const SMALL: u64 = 1 << 16;
 /// Parts of a tensor in which a bracket is counted by itself, if that costs nothing.
 const CHUNKS: u64 = 64;
-/// Bins that there is always room for: so the digits of f32 take two passes, of f64 four.
+/// Bins that there is always room for: so the digits of f32 take two passes, of f64 five.
 pub const LEAST: u64 = 1 << 16;
 /// What a thread lists at most before it hands over; with one more block it takes less than 2^17 numbers of 4 bytes.
 const HANDFUL: u64 = 1 << 16;

@@ -15,14 +15,15 @@ use crate::names::{self, Layer};
 use crate::recipe::Recipe;
 
 mod bound;
+mod fit;
 mod heads;
 mod outline;
 mod parts;
 
 use bound::Binder;
 pub use bound::Bound;
-use heads::Heads;
-use outline::{Find, Row, Sieve};
+use fit::{Input, Inputs};
+use outline::Sieve;
 use parts::Modules;
 
 /// The whole merge, decided.
@@ -174,13 +175,13 @@ pub fn plan_in<'a>(recipe: Recipe, mut checkpoints: Vec<Checkpoint<'a>>, vocabul
     let of_heads = modules.of_heads(&recipe, &all);
     let heads = heads::reconcile(of_heads.iter().find(|m| m.reference == *recipe.reference()).unwrap_or(&of_heads[0]), &of_heads, &asked)?;
     let outline = outline::of(&recipe, &find, onto, Sieve { modules: &modules, heads: &heads, left: &left, ignored: BTreeSet::new() })?;
-    check_ignored(&recipe, &all, &outline.rows)?;
+    fit::check_ignored(&recipe, &all, &outline.rows)?;
     let mut binder = Binder::new(&recipe);
     let mut jobs = Vec::new();
     for row in &outline.rows {
         let inputs = Inputs::of(row, &recipe, &find, onto, &heads)?;
         let first = inputs.reference(recipe.joined.as_deref());
-        inputs.each().try_for_each(|other| check_fit(&row.name, first, other))?;
+        inputs.each().try_for_each(|other| fit::check_shapes(&row.name, first, other))?;
         let place = (&first.model.reference, first.tensor.file, first.tensor.offset);
         let (dtype, shape, work) = (first.tensor.dtype, first.tensor.shape.clone(), Work::Copy(first.tensor.clone()));
         let mut job =
@@ -194,13 +195,13 @@ pub fn plan_in<'a>(recipe: Recipe, mut checkpoints: Vec<Checkpoint<'a>>, vocabul
             let (base, onto) = (inputs.base.as_ref().map(tensor), inputs.onto.as_ref().map(tensor));
             job.work = Work::Merge { base, inputs: inputs.models.iter().map(tensor).collect(), onto };
         } else {
-            inputs.each().try_for_each(|other| check_equal(&row.name, first, other))?;
+            inputs.each().try_for_each(|other| fit::check_equal(&row.name, first, other))?;
         }
         jobs.push((place, job));
     }
     // After the models themselves: where the donor is one of them, what they have against each other says more.
     if let Some(donor) = recipe.donor.as_deref().map(find).transpose()? {
-        check_donor(donor, &recipe, &find, &outline.rows, &asked)?;
+        fit::check_donor(donor, &recipe, &find, &outline.rows, &asked)?;
     }
     if jobs.is_empty() {
         return Err(Error::recipe("every tensor is ignored: nothing is left to merge"));
@@ -226,136 +227,6 @@ fn passed_over(checkpoint: &Checkpoint) -> Option<String> {
     let names: Vec<&str> = checkpoint.passed_over.iter().take(5).map(String::as_str).collect();
     let more = if checkpoint.passed_over.len() > 5 { ", …" } else { "" };
     (!names.is_empty()).then(|| format!("{} holds {}{more} beside its tensors: left out", checkpoint.reference, names.join(", ")))
-}
-
-/// A tensor, whose it is, and what it is called there.
-struct Input<'f, 'a> {
-    model: &'f Checkpoint<'a>,
-    name: String,
-    tensor: &'f Tensor<'a>,
-}
-
-impl Input<'_, '_> {
-    fn origin(&self) -> Origin {
-        Origin { model: self.model.reference.clone(), tensor: self.name.clone() }
-    }
-}
-
-/// What an output tensor is made of.
-struct Inputs<'f, 'a> {
-    base: Option<Input<'f, 'a>>,
-    models: Vec<Input<'f, 'a>>,
-    onto: Option<Input<'f, 'a>>,
-}
-
-impl<'f, 'a> Inputs<'f, 'a> {
-    fn of(row: &Row, recipe: &Recipe, find: &Find<'f, 'a>, onto: Option<&'f Checkpoint<'a>>, heads: &Heads) -> Result<Self> {
-        let input = |model: &'f Checkpoint<'a>, name: &str| {
-            let name = heads.source(model, name);
-            Ok(Input { model, name: name.to_string(), tensor: model.tensor(name)? })
-        };
-        let sources = recipe.slices[row.slice].sources.iter().zip(&row.inputs);
-        Ok(Inputs {
-            base: recipe.base.as_deref().map(|base| input(find(base)?, &row.base)).transpose()?,
-            models: sources.map(|(source, name)| input(find(&source.model)?, name)).collect::<Result<_>>()?,
-            onto: onto.map(|onto| input(onto, &row.name)).transpose()?,
-        })
-    }
-
-    fn each(&self) -> impl Iterator<Item = &Input<'f, 'a>> {
-        self.base.iter().chain(&self.models).chain(&self.onto)
-    }
-
-    /// Whose dtype and place in the files count: the base's (also one that is among the models), else the first model's.
-    fn reference(&self, joined: Option<&str>) -> &Input<'f, 'a> {
-        let joined = self.models.iter().find(|input| Some(input.model.reference.as_str()) == joined);
-        self.base.as_ref().or(joined).unwrap_or(&self.models[0])
-    }
-}
-
-fn check_fit(name: &str, first: &Input, other: &Input) -> Result<()> {
-    if other.tensor.shape != first.tensor.shape {
-        return Err(misfit(name, &first.tensor.shape, first.model, &other.tensor.shape, other.model));
-    }
-    if other.tensor.dtype != first.tensor.dtype && !(other.tensor.dtype.is_float() && first.tensor.dtype.is_float()) {
-        let (a, b) = (first.tensor.dtype.name(), other.tensor.dtype.name());
-        return Err(Error::model(format!(
-            "tensor {name} is {a} in {} and {b} in {}: only floating-point types can be mixed",
-            first.model.reference, other.model.reference
-        )));
-    }
-    Ok(())
-}
-
-fn check_equal(name: &str, first: &Input, other: &Input) -> Result<()> {
-    if other.tensor.same_as(first.tensor)? {
-        return Ok(());
-    }
-    let dtype = first.tensor.dtype.name();
-    Err(Error::model(format!(
-        "tensor {name} ({dtype}) differs between {} and {}, and only equal {dtype} tensors can be copied: --ignore {name} leaves it out",
-        first.model.reference, other.model.reference
-    )))
-}
-
-/// Every pattern matches something, and no layer is left out in the middle: loaders would make one up.
-fn check_ignored(recipe: &Recipe, all: &[&Checkpoint], rows: &[Row]) -> Result<()> {
-    for glob in &recipe.ignore {
-        if !all.iter().any(|model| model.tensors.keys().any(|name| names::glob(glob, name))) {
-            return Err(Error::recipe(format!("ignore: \"{glob}\" matches no tensor (`mergecore show MODEL --tensors` lists them)")));
-        }
-    }
-    let layers = |names: &mut dyn Iterator<Item = &String>| -> BTreeSet<(String, usize)> {
-        names.filter_map(|name| Layer::of(name)).map(|layer| (layer.stack.to_string(), layer.number)).collect()
-    };
-    let (there, left) = (layers(&mut all[0].tensors.keys()), layers(&mut rows.iter().map(|row| &row.name)));
-    let gap = there.difference(&left).find(|(stack, number)| left.iter().any(|(other, later)| other == stack && later > number));
-    match gap.filter(|_| !recipe.ignore.is_empty() && !recipe.is_sliced()) {
-        Some((stack, number)) => Err(Error::recipe(format!(
-            "ignore leaves a gap at {stack}.{number}, which loaders would fill with random weights: a recipe with slices takes layers out"
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// A donor that is no input gives its config to weights that it has not seen: they must be of its architecture and size.
-/// Where slices decide how many layers there are, one stands for all.
-fn check_donor(donor: &Checkpoint, recipe: &Recipe, find: &Find, rows: &[Row], asked: &dyn Fn(&str) -> bool) -> Result<()> {
-    let refuse = |what: String, reference: &str| {
-        let donor = &donor.reference;
-        Err(Error::model(format!("the donor {donor} does not fit: {what} in {reference}; choose another --donor, or leave it out")))
-    };
-    let compared = |name: &str| !names::is_head(name) && (!recipe.is_sliced() || Layer::of(name).is_none_or(|layer| layer.number == 0));
-    let mut merged = BTreeSet::new();
-    for row in rows.iter().filter(|row| compared(&row.name)) {
-        // That all its sources have one shape is known by now.
-        let (reference, there) = match &recipe.base {
-            Some(base) => (base, &row.base),
-            None => (&recipe.slices[row.slice].sources[0].model, &row.inputs[0]),
-        };
-        let (name, shape) = (&row.name, &find(reference)?.tensor(there)?.shape);
-        match donor.tensors.get(name) {
-            None => return refuse(format!("it has no tensor {name}, which is"), reference),
-            Some(tensor) if tensor.shape != *shape => {
-                return refuse(format!("tensor {name} has shape {:?} there and {shape:?}", tensor.shape), reference);
-            }
-            Some(_) => merged.insert(name),
-        };
-    }
-    let known = |name: &String| merged.contains(name) || asked(name) || !compared(name);
-    match donor.tensors.iter().find(|(name, tensor)| !known(name) && !names::derived(name, &tensor.shape)) {
-        Some((name, _)) => refuse(format!("it has a tensor {name}, which is not"), recipe.reference()),
-        None => Ok(()),
-    }
-}
-
-fn misfit(name: &str, a: &[u64], first: &Checkpoint, b: &[u64], second: &Checkpoint) -> Error {
-    let way_out = if names::over_vocabulary(name) && a.len() == b.len() && a[1..] == b[1..] {
-        "; their vocabularies differ: align them with --tokenizer-source union (recipe key tokenizer_source)"
-    } else {
-        "; only models of one architecture and size can be merged"
-    };
-    Error::model(format!("tensor {name} has shape {a:?} in {} and {b:?} in {}{way_out}", first.reference, second.reference))
 }
 
 impl Plan<'_> {
