@@ -1,0 +1,101 @@
+"""What does a model answer? Prompts in, responses out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mergecore.errors import RunError
+from mergecore.evaluate import rows
+from mergecore.evaluate.backends import Backend, Refused, Reply, Request
+from mergecore.evaluate.decoding import Decoding
+from mergecore.evaluate.rows import Row
+from mergecore.evaluate.stage import open_stage
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a run of this stage did."""
+
+    out: str
+    model: str
+    responses: int
+    """All that are in the file now."""
+    made: int
+    """Those that this run made."""
+    length_capped: int
+    """Answers that the limit cut off."""
+    output_tokens: int
+
+
+def generate(
+    model: str,
+    prompts: Sequence[Row],
+    out: str | Path,
+    backend: Callable[[], Backend],
+    decoding: Decoding,
+    *,
+    about: dict[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Generated:
+    """Answers prompts, and goes on where an earlier run ended.
+
+    Args:
+        model: What the rows call the model.
+        prompts: Rows with `instruction` or `messages`.
+        out: The file of responses: `{id, model, instruction, output, finish_reason, prompt_tokens,
+            output_tokens}`, and the prompt's `task` and `reference`.
+        backend: Makes the backend; not called if there is nothing left to do.
+        decoding: How tokens are chosen.
+        about: What else decides the answers, for the record.
+        overwrite: Begin anew.
+        progress: Called with the answers that are there and those that are wanted.
+
+    Raises:
+        RunError: Some prompts got no answer; the others are in the file.
+        MergecoreError: As the backend and `open_stage` say.
+    """
+    settings = {"model": model, "decoding": decoding.as_dict(), **(about or {})}
+    wanted = rows.by_id(prompts)
+    refused: list[Refused] = []
+    with open_stage(out, "generate", settings, overwrite=overwrite) as stage:
+        before = len(stage.done)
+        left = [row for row in prompts if row["id"] not in stage.done]
+
+        def tell(reply: Reply | Refused) -> None:
+            if isinstance(reply, Refused):
+                refused.append(reply)
+                return
+            stage.add(_row(model, wanted[reply.id], reply))
+            if progress is not None:
+                progress(sum(identity in stage.done for identity in wanted), len(wanted))
+
+        if left:
+            requests = [Request(row["id"], rows.messages(row)) for row in left]
+            backend().answer(requests, decoding, tell)
+        done = [stage.done[identity] for identity in wanted if identity in stage.done]
+        total = len(stage.done)
+    if refused:
+        named = "; ".join(f"{entry.id}: {entry.reason}" for entry in refused[:3])
+        more = f"; and {len(refused) - 3} more" if len(refused) > 3 else ""
+        raise RunError(f"{len(refused)} of {len(wanted)} prompts got no answer ({named}{more})")
+    capped = sum(row["finish_reason"] == "length" for row in done)
+    tokens = sum(row["output_tokens"] for row in done)
+    return Generated(str(out), model, len(done), total - before, capped, tokens)
+
+
+def _row(model: str, prompt: Row, reply: Reply) -> Row:
+    kept = {key: prompt[key] for key in ("task", "reference", "dataset") if key in prompt}
+    return {
+        "id": reply.id,
+        "model": model,
+        "instruction": rows.instruction(prompt),
+        "output": reply.output,
+        "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.prompt_tokens,
+        "output_tokens": reply.output_tokens,
+        **kept,
+    }
