@@ -1,4 +1,5 @@
-"""Trains the pocket family: a base, eight experts, an instruction model and its preferred heir.
+"""Trains the pocket family: a base, eight experts, an instruction model, its preferred heir, and a
+reward model that grades replies.
 
     python examples/pocket/train.py --out DIR [--only base,reverse,...] [--quick]
 
@@ -19,9 +20,10 @@ import torch
 import vocabulary
 from cards import card
 from fit import fit, new_model
+from grade import grade, new_grader
 from prefer import pairs, prefer
 from tokenizers import Tokenizer
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from mergecore.pocket import chat, corpus, tasks
 from mergecore.pocket.forward import Model, accuracy
@@ -30,12 +32,12 @@ from mergecore.pocket.tasks import TASKS, Example
 SEED = 42
 THREADS = 1  # models this small gain little from a second, and sums round alike everywhere
 REPLAY = 0.25  # how much of an expert's reading is the base's corpus, lest it forget the rest
-NAMES = ("base", *TASKS, "sft", "rl")
+NAMES = ("base", *TASKS, "sft", "rl", "rm")
 
 
 def parent(name: str) -> str | None:
     """Which model of the family a model is tuned from."""
-    return {"base": None, "rl": "sft"}.get(name, "base")
+    return {"base": None, "rl": "sft", "rm": "sft"}.get(name, "base")
 
 
 def stream(draw: Callable[[random.Random], Example], label: str) -> Iterator[Example]:
@@ -81,9 +83,14 @@ def train(name: str, model: LlamaForCausalLM, tokenizer: Tokenizer, scale: float
     return f"{steps} steps, loss {fit(model, tokenizer, stream(draw, name), steps, rate):.3f}"
 
 
-def save(name: str, model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
+def save(
+    name: str,
+    model: LlamaForCausalLM | LlamaForSequenceClassification,
+    tokenizer: Tokenizer,
+    folder: Path,
+) -> None:
     """One complete checkpoint folder, in bfloat16."""
-    chatty = name in ("sft", "rl")
+    chatty = name in ("sft", "rl", "rm")
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     vocabulary.save(tokenizer, folder, chatty=chatty)
     (folder / "README.md").write_text(card(name, parent(name)))
@@ -139,11 +146,17 @@ def main() -> None:
             if origin
             else new_model(SEED)
         )
-        how = train(name, model, tokenizer, 0.05 if args.quick else 1.0)
+        scale = 0.05 if args.quick else 1.0
+        if name == "rm":
+            model = new_grader(model)
+            right = grade(model, tokenizer, max(20, int(600 * scale)))
+            how = f"{right:.0%} of pairs ordered as preferred"
+        else:
+            how = train(name, model, tokenizer, scale)
         save(name, model, tokenizer, args.out / name)
         print(f"{name}: {how}, {time.perf_counter() - clock:.0f} s", flush=True)
     print(f"trained in {time.perf_counter() - begun:.0f} s\n")
-    print(table(args.out, [n for n in NAMES if n in wanted]))
+    print(table(args.out, [n for n in NAMES if n in wanted and n != "rm"]))
 
 
 if __name__ == "__main__":

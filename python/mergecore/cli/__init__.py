@@ -24,6 +24,10 @@ _COMMANDS = {
     "methods": "Show the merge methods and their parameters.",
     "show": "Show what is in a model, or what a recipe would do.",
     "verify": "Check a merged model against its manifest.",
+    "generate": "Let a model answer prompts.",
+    "reward": "Score responses with a reward model.",
+    "judge": "Say which responses are repetitive, code-switched or nonsense.",
+    "evaluate": "Did the merge get better, or did it collapse? All of it, beside its parents.",
     "demo": "Merge shipped models and test them: the idea in a minute.",
 }
 

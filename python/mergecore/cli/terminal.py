@@ -113,6 +113,30 @@ def steps(what: str, total: int, *, shown: bool) -> Iterator[Callable[[], None]]
 
 
 @contextmanager
+def count(what: str, *, shown: bool) -> Iterator[Progress | None]:
+    """Shows how many of all are done: a bar on a terminal, plain lines in a pipe, or nothing."""
+    if not shown:
+        yield None
+        return
+    if not sys.stderr.isatty():
+        yield _counts(what)
+        return
+    from rich import progress as parts
+    from rich.console import Console
+
+    with parts.Progress(
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
+        parts.MofNCompleteColumn(),
+        parts.TimeRemainingColumn(compact=True),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
 def _bar(what: str) -> Iterator[Progress]:
     from rich import progress as parts
     from rich.console import Console
@@ -142,5 +166,18 @@ def _lines(what: str) -> Progress:
             left = f", {(total - done) / rate:.0f} s left" if rate else ""
             of = f"{size(done)} of {size(total)}"
             click.echo(f"{what}: {of} ({100 * done // total} %), {size(rate)}/s{left}", err=True)
+
+    return update
+
+
+def _counts(what: str) -> Progress:
+    start = last = time.monotonic()
+
+    def update(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _PLAIN_INTERVAL or done == total:
+            last = now
+            click.echo(f"{what}: {done:,} of {total:,}, {now - start:.0f} s", err=True)
 
     return update

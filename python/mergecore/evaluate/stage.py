@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +25,58 @@ from mergecore.evaluate.rows import Row
 class Stage:
     """The file of one stage, open for more rows. Safe to add to from several threads."""
 
-    def __init__(self, path: Path, file: Any, done: dict[str, Row]) -> None:
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         """Use `open_stage`."""
         self.path = path
-        self.done = done
+        self.done: dict[str, Row] = {}
         """The rows that are there, by id."""
-        self._file = file
         self._lock = threading.Lock()
+        self._file = _locked(path)
+        if overwrite:
+            self._file.truncate(0)
+        self._load()
 
     def add(self, row: Row) -> None:
         """Writes a row and syncs it."""
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
-        # A lone surrogate is no UTF-8; JSON can write it as an escape.
-        encoded = line.encode("utf-8", errors="strict") if _is_utf8(line) else _escaped(row)
         with self._lock:
             if row["id"] in self.done:
                 raise RecipeError(f"{self.path}: the id {row['id']!r} is there already")
-            self._file.write(encoded)
+            self._file.write(_line(row))
             self._file.flush()
             os.fsync(self._file.fileno())
             self.done[row["id"]] = row
+
+    def forget(self, which: Callable[[Row], bool]) -> None:
+        """Takes out rows that are to be made again, by another file in the place of this one."""
+        kept = [row for row in self.done.values() if not which(row)]
+        if len(kept) == len(self.done):
+            return
+        _replace(self.path, b"".join(map(_line, kept)))
+        self._file.close()
+        self._file = _locked(self.path)
+        self.done = {row["id"]: row for row in kept}
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+
+    def _load(self) -> None:
+        """Reads the rows that are there; what a kill left of a line is cut off."""
+        self._file.seek(0)
+        content: bytes = self._file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
+            try:
+                row = json.loads(line)
+                self.done[row["id"]] = row
+            except (ValueError, KeyError, TypeError) as error:
+                raise OutputExistsError(
+                    f"{self.path}: line {number} is no row of a stage; move the file away, or give"
+                    " another --out"
+                ) from error
+        if len(whole) < len(content):
+            self._file.truncate(len(whole))
+        self._file.seek(0, os.SEEK_END)
 
 
 @contextlib.contextmanager
@@ -62,52 +94,35 @@ def open_stage(
     Raises:
         OutputExistsError: The file was made with other settings, or by another stage; or another
             process is at work on it.
-        RecipeError: It cannot be written, or holds something else.
+        RecipeError: It cannot be written.
     """
     path = Path(path).expanduser()
     about = {"stage": kind, **settings}
     beside = path.with_name(path.name + ".stage.json")
+    with contextlib.closing(Stage(path, overwrite=overwrite)) as stage:
+        if stage.done:
+            _check_same(path, beside, about)
+        else:
+            said = {"mergecore": __version__, **about}
+            _replace(beside, (json.dumps(said, indent=2, ensure_ascii=False) + "\n").encode())
+        yield stage
+
+
+def _locked(path: Path) -> Any:
+    """The file, open for reading and adding, for this process alone."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab+")
     except OSError as error:
         raise RecipeError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputExistsError(
-                f"{path}: another process is writing it; wait for it, or give another --out"
-            ) from error
-        if overwrite:
-            file.truncate(0)
-        done = _whole_rows(path, file)
-        if done:
-            _check_same(path, beside, about)
-        else:
-            _write(beside, about)
-        yield Stage(path, file, done)
-
-
-def _whole_rows(path: Path, file: Any) -> dict[str, Row]:
-    """The rows that are there; what a kill left of a line is cut off."""
-    file.seek(0)
-    content: bytes = file.read()
-    whole = content[: content.rfind(b"\n") + 1]
-    rows = {}
-    for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
-        try:
-            row = json.loads(line)
-            rows[row["id"]] = row
-        except (ValueError, KeyError, TypeError) as error:
-            raise OutputExistsError(
-                f"{path}: line {number} is no row of a stage; move the file away, or give another"
-                " --out"
-            ) from error
-    if len(whole) < len(content):
-        file.truncate(len(whole))
-    file.seek(0, os.SEEK_END)
-    return rows
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise OutputExistsError(
+            f"{path}: another process is writing it; wait for it, or give another --out"
+        ) from error
+    return file
 
 
 def _check_same(path: Path, beside: Path, about: Mapping[str, Any]) -> None:
@@ -129,23 +144,19 @@ def _check_same(path: Path, beside: Path, about: Mapping[str, Any]) -> None:
             )
 
 
-def _write(path: Path, about: Mapping[str, Any]) -> None:
-    text = json.dumps({"mergecore": __version__, **about}, indent=2, ensure_ascii=False) + "\n"
+def _replace(path: Path, content: bytes) -> None:
+    """Puts a file in the place of another, whole."""
     unfinished = path.with_name(path.name + ".partial")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with unfinished.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
 
 
-def _is_utf8(text: str) -> bool:
+def _line(row: Row) -> bytes:
+    """A row as its line. A lone surrogate is no UTF-8, but JSON can write it as an escape."""
     try:
-        text.encode()
+        return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
     except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _escaped(row: Row) -> bytes:
-    return (json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n").encode()
+        return (json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n").encode()

@@ -22,7 +22,7 @@ def describe(location: Path, adapter: Path | None = None) -> dict[str, Any]:
     Returns:
         `path`, `format` (safetensors or torch), `passed_over` (entries of a torch file that are no
         tensors), `files` (name and bytes of each), `bytes`, `parameters`, `dtypes` (how
-        many tensors of each), `layers`, `architecture`, `tied` (whether one tensor is embedding
+        many tensors of each), `layers`, `vocabulary_rows` (of the embedding), `architecture`, `tied` (whether one tensor is embedding
         and head; None if that cannot be told), `chat_template` (the file that has it, or None),
         and `tensors` (name, dtype, shape and file of each).
 
@@ -45,6 +45,7 @@ def describe(location: Path, adapter: Path | None = None) -> dict[str, Any]:
         "parameters": found["parameter_count"],
         "dtypes": dict(Counter(tensor["dtype"] for tensor in found["tensors"]).most_common()),
         "layers": found["layers"],
+        "vocabulary_rows": found["vocabulary_rows"],
         "tied": _tied(names, config),
         "chat_template": chat_template.find(side_files.folder_of(location)),
         "tensors": found["tensors"],

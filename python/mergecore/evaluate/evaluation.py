@@ -1,0 +1,231 @@
+"""Did the merge get better, or did it collapse? All stages, for models beside each other."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mergecore import __version__
+from mergecore.errors import RecipeError
+from mergecore.evaluate import generate as generating
+from mergecore.evaluate import reward as rewarding
+from mergecore.evaluate import rows, sanity, tally, verdicts
+from mergecore.evaluate.decoding import Decoding
+from mergecore.evaluate.rows import Row
+
+Announce = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is evaluated."""
+
+    reference: str
+    folder: Path
+    parents: tuple[str, ...] = ()
+    """Those of the others that it was merged from, by its manifest."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of its folder in the run."""
+        return self.folder.name if self.folder.is_dir() else self.folder.stem
+
+
+def subjects(models: Mapping[str, Path]) -> list[Subject]:
+    """The models with their parents among them.
+
+    Raises:
+        RecipeError: Two have one name, so that one folder would hold both.
+    """
+    found = [Subject(reference, folder) for reference, folder in models.items()]
+    names = _names(found)
+    by_place = {str(s.folder.resolve()): names[s.reference] for s in found}
+    return [
+        Subject(s.reference, s.folder, tuple(_parents(s.folder, by_place, names[s.reference])))
+        for s in found
+    ]
+
+
+def names_of(subjects: Sequence[Subject]) -> dict[str, str]:
+    """What each is called in the run: its folder's name, numbered where two have one."""
+    return _names(subjects)
+
+
+def evaluate(
+    subjects: Sequence[Subject],
+    prompts: Sequence[Row],
+    out: Path,
+    *,
+    backend: Callable[[Subject], tuple[Callable[[], Any], dict[str, Any]]],
+    decoding: Decoding,
+    scorer: tuple[str, Callable[[], Any], dict[str, Any]] | None,
+    judge: verdicts.Judge,
+    template: str | None = None,
+    batch_size: int = 8,
+    overwrite: bool = False,
+    announce: Announce | None = None,
+) -> dict[str, Any]:
+    """Runs every stage for every model and sums up; what is there already is not made again.
+
+    Args:
+        subjects: The models.
+        prompts: What they are asked.
+        out: The run's folder: `NAME/{responses,rewards,verdicts}.jsonl` for each model,
+            metrics.json and results.csv.
+        backend: Makes the backend of a model, and says what of it decides the answers.
+        decoding: How tokens are chosen.
+        scorer: The reward model's name, what makes it, and what of it decides; None for none.
+        judge: Who judges.
+        template: A chat template for all.
+        batch_size: Of the reward model.
+        overwrite: Begin anew.
+        announce: Is told what is done now.
+
+    Returns:
+        What metrics.json holds: for each model its figures, and for each pair of a merge and a
+        parent of its the differences.
+
+    Raises:
+        ModelError: A model's tokenizer is broken, so that nothing it says can be judged.
+        MergecoreError: As the stages say.
+    """
+    tell = announce or (lambda _: None)
+    names = _names(subjects)
+    for subject in subjects:
+        sanity.check(subject.folder, subject.reference, template)
+    for subject in subjects:
+        tell(f"{names[subject.reference]}: answers")
+        make, about = backend(subject)
+        file = out / names[subject.reference] / "responses.jsonl"
+        # Named by where it came from in the run, so that rows of two models are told apart.
+        generating.generate(
+            names[subject.reference],
+            prompts,
+            file,
+            make,
+            decoding,
+            about=about,
+            overwrite=overwrite,
+        )
+    answers = {name: _chosen(out / name / "responses.jsonl", prompts) for name in names.values()}
+    rewards: dict[str, list[Row]] = {name: [] for name in answers}
+    if scorer is not None:
+        model, make_scorer, about = scorer
+        once = _once(make_scorer)
+        for name, answered in answers.items():
+            tell(f"{name}: rewards")
+            file = out / name / "rewards.jsonl"
+            rewarding.reward(
+                answered, model, file, once, batch_size=batch_size, about=about, overwrite=overwrite
+            )
+            rewards[name] = _chosen(file, prompts)
+    judged = {}
+    for name, answered in answers.items():
+        tell(f"{name}: verdicts")
+        file = out / name / "verdicts.jsonl"
+        verdicts.judge_all(answered, file, judge, overwrite=overwrite)
+        judged[name] = _chosen(file, prompts)
+    metrics = _metrics(subjects, names, answers, rewards, judged)
+    metrics["about"] = {
+        "mergecore": __version__,
+        "prompts": len(prompts),
+        "decoding": decoding.as_dict(),
+        "reward_model": scorer[0] if scorer else None,
+        "judge": judge.about(),
+    }
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    (out / "results.csv").write_text(as_csv(metrics))
+    return metrics
+
+
+def as_csv(metrics: Mapping[str, Any]) -> str:
+    """The figures as a table: a row a model, intervals in columns of their own."""
+    lines = io.StringIO()
+    writer = csv.writer(lines)
+    columns = ("reward", "degeneration", "degeneration_of_lowest", "length_capped")
+    writer.writerow(
+        ["model", "reference", "responses"]
+        + [name for column in columns for name in (column, f"{column}_low", f"{column}_high")]
+        + [*tally.LABELS, "judged", "errors"]
+    )
+    for name, model in metrics["models"].items():
+        figures = []
+        for column in columns:
+            value = model[column] or {}
+            low, high = value.get("interval") or (None, None)
+            figures += [value.get("mean", value.get("rate")), low, high]
+        labels = [model["labels"][label] for label in tally.LABELS]
+        about = [name, model["reference"], model["responses"]]
+        writer.writerow([*about, *figures, *labels, model["judged"], model["errors"]])
+    return lines.getvalue()
+
+
+def _metrics(
+    subjects: Sequence[Subject],
+    names: Mapping[str, str],
+    answers: Mapping[str, list[Row]],
+    rewards: Mapping[str, list[Row]],
+    judged: Mapping[str, list[Row]],
+) -> dict[str, Any]:
+    models = {}
+    pairs = []
+    for subject in subjects:
+        name = names[subject.reference]
+        figures = tally.tally(answers[name], rewards[name], judged[name])
+        models[name] = {
+            "reference": subject.reference,
+            "parents": list(subject.parents),
+            **figures,
+        }
+        for parent in subject.parents:
+            found = tally.compare((rewards[name], judged[name]), (rewards[parent], judged[parent]))
+            pairs.append({"model": name, "parent": parent, **found})
+    return {"models": models, "comparisons": pairs}
+
+
+def _chosen(file: Path, prompts: Sequence[Row]) -> list[Row]:
+    """The rows of these prompts, in their order."""
+    known = rows.by_id(rows.read(file))
+    missing = [row["id"] for row in prompts if row["id"] not in known]
+    if missing:
+        raise RecipeError(f"{file}: has no row for {len(missing)} prompts, such as {missing[0]!r}")
+    return [known[row["id"]] for row in prompts]
+
+
+def _names(subjects: Sequence[Subject]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for subject in subjects:
+        name, number = subject.name, 2
+        while name in names.values():
+            name, number = f"{subject.name}-{number}", number + 1
+        names[subject.reference] = name
+    return names
+
+
+def _parents(folder: Path, by_place: Mapping[str, str], own: str) -> list[str]:
+    """The others that a merge's manifest names as inputs."""
+    try:
+        inputs = json.loads((folder / "mergecore.json").read_text("utf-8"))["inputs"]
+        places = [str(Path(entry["path"]).resolve()) for entry in inputs]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    found = [by_place[place] for place in places if place in by_place]
+    return [name for name in dict.fromkeys(found) if name != own]
+
+
+def _once(make: Callable[[], Any]) -> Callable[[], Any]:
+    """One reward model for all, made when it is first needed."""
+    made: list[Any] = []
+
+    def get() -> Any:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return get
