@@ -17,6 +17,7 @@ __all__ = [
     "random_mask",
     "recipe_models",
     "registry",
+    "text_facts",
     "verify",
 ]
 
@@ -38,6 +39,15 @@ def merge_arrays(
     out: _Tensors,
     threads: int | None = None,
 ) -> str: ...
+def text_facts(
+    text: str, prose: str, shortest: int, window: tuple[int, int]
+) -> tuple[
+    list[tuple[int, int, int]],
+    list[tuple[int, int, int, int, int]],
+    list[tuple[int, int, float]],
+    list[tuple[int, int, str, bool]],
+    list[tuple[int, int, str | None]],
+]: ...
 def free_space(path: str) -> int: ...
 def random_mask(seed: int, name: str, model: int, density: float, out: NDArray[bool_]) -> None: ...
 
