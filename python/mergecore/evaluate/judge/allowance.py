@@ -44,7 +44,7 @@ _SYMBOLS = re.compile(
 _GIBBERISH = re.compile(
     r"\b(?:gibberish|nonsense\w*|random|made[- ]up|invent\w*|fictional language|conlang|cipher\w*|encrypt\w*|encod\w*|decod\w*|decrypt\w*|rot13|base64|binary|hex\w*"
     r"|hash\w*|passwords?|pig latin|leet\w*|anagrams?|scrambl\w*|backwards?|reverse\w*|dna|rna|protein|sequences?|long(?:est)? (?:word|name|place)\w*"
-    r"|without (?:spaces|vowels)|jabberwocky|elvish|klingon|morse|braille|spell\w*|letters?|vowels?|consonants?|crosswords?|word ?search|abbreviat\w*|no spaces"
+    r"|without (?:spaces|vowels)|jabberwocky|elvish|klingon|morse|braille|spell\w*|letters?|vowels?|consonants?|crosswords?|lorem ipsum|word ?search|abbreviat\w*|no spaces"
     r"|hashtags?|camel ?case|keywords?|words that|list of words|stream of consciousness|dadais\w*|longest|keys?|domain names?|usernames?|acronyms?|ids?|uuids?)\b",
     re.IGNORECASE,
 )

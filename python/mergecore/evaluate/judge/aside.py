@@ -19,7 +19,7 @@ _FORMULA = re.compile(
 )
 _ADDRESS = re.compile(
     r"(?:https?|ftp)://[^\s<>)\]]+|www\.[^\s<>)\]]+|[\w.+-]+@[\w-]+\.[\w.]+|(?<!\w)[#@]\w+"
-    r"|(?<!\w)(?:~|\.{0,2})/[\w.-]+(?:/[\w.-]+)+"
+    r"|(?<!\w)(?:~|\.{0,2})/[\w.-]+(?:/[\w.-]+)+|[\w.*-]+(?:/[\w.*+-]+){2,}|[\w-]+/[\w-]+\.[a-z]{1,4}\b"
 )
 _CODE_LINE = re.compile(
     r"\s*(?:#include\b|#!|import [\w.{]|from [\w.]+ import |(?:async )?def \w+\(|class \w+\s*[:({]|@\w+"
@@ -28,6 +28,7 @@ _CODE_LINE = re.compile(
     r"|[\w.\[\]\"']+ *[-+*/]?= *\S.*[;)\]\"'\d]\s*$|(?:\$|>>>|\.\.\.) \S|[\w.]+\(.*\)[;:]?\s*$"
     r"|(?:for|while|if|switch|catch) ?\(.*|[\"']?[\w-]+[\"']?: .*[;,{\[]\s*$|<\w+> *::=|[{}()\[\];,\s]+$|//|/\*|\*/)"
 )
+_ROW = re.compile(r"\s*\|.|.*\|\s*$|.* \| .* \| ")
 _CODE_END = (";", "{", "}", "};", ");")
 _ALNUM = re.compile(r"[^\W_]")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
@@ -82,7 +83,7 @@ def _mark_lines(kinds: bytearray, output: str) -> None:
 
 
 def _kind(line: str) -> int:
-    if line.count("|") >= 2:
+    if line.count("|") >= 2 and _ROW.match(line):
         return TABLE
     if len(line) <= 200 and (_CODE_LINE.match(line) or line.endswith(_CODE_END)):
         return CODE

@@ -9,14 +9,15 @@ from mergecore.evaluate.judge import thresholds as t
 from mergecore.evaluate.judge.reading import Reading
 
 # Sub-words as the tokenizer writes them: byte-level spaces and newlines, SentencePiece's space, WordPiece's continuation.
-_DEBRIS = re.compile(r"[ĠĊ](?=[A-Za-z.,ĠĊ]|$)|▁(?=[^\W\d_])|(?<=\S) ##[a-z]{1,12}\b|âĢ[ĻľĿĵĶ¦]")
-_WORD = re.compile(r"[^\W\d_]+")
-_ASCII_WORD = re.compile(r"[a-zA-Z]+")
+_DEBRIS = re.compile(r"[ĠĊ](?=[A-Za-z.,ĠĊ]|$)|▁(?=[^\W\d_])|(?<=[^\W\d_])▁|(?<=\S) ##[a-z]{1,12}\b|âĢ[ĻľĿĵĶ¦]")
 _HUMPS = re.compile(r"(?:[a-z]|\b)[a-z]*(?:[A-Z][a-z]*){2,}")
 _HUMP_WORD = re.compile(r"(?:The|And|Of|That|Is|To|If|It|You|For|With|This|Are|In|On|They|Was)(?=[A-Z]|\b)")
-_LONG = re.compile(rf"(?<![\w/.@#:\\=&?%-])[A-Za-z]{{{t.GLUED_WORD},}}(?![\w/@\\=&?%-]|\.\w)")
+# Names of programs have humps; words run together have none for long.
+_LONG = re.compile(r"(?<![\w/.@#:\\=&?%\"'-])[A-Za-z]*[a-z]{18,}[A-Za-z]*(?![\w/@\\=&?%\"'-]|\.\w)")
 _UNBROKEN = re.compile(rf"[!-~]{{{t.LONGEST_WORD},}}")
 _SIGNS = re.compile(r"[^\w\s]{1,12}")
+# A word as it stands in prose: letters, with the marks of a sentence around them. Names of files, variables and keys are none.
+_PLAIN = re.compile(r"(?<![^\s(\"“'*])[A-Za-z]+(?:['’-][A-Za-z]+)*(?=[\s.,;:!?)\"”'*]|$)")
 _SHORT = frozenset(
     "a i am an as at be by do go he hi if in is it me my no of oh ok on or so to up us we ad ah ex id la ma pa pi re vs tv uk ai pm c s t d m x y n b e f g h".split()
 )
@@ -40,9 +41,9 @@ def garble(reading: Reading) -> Iterator[tuple[int, int, str]]:
 
 def _glued(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:
     """Words without the spaces between them."""
-    humps = [m for m in _HUMPS.finditer(prose) if len(m[0]) >= 10 and len(_HUMP_WORD.findall(m[0])) >= 1]
-    words = list(_LONG.finditer(prose))
-    if len(humps) >= 3:
+    humps = [match for match in _HUMPS.finditer(prose) if len(_HUMP_WORD.findall(match[0])) >= 2]
+    words = [match for match in _LONG.finditer(prose) if len(match[0]) >= t.GLUED_WORD]
+    if len(humps) >= t.GLUED_WORDS:
         yield humps[0].start(), humps[-1].end(), "glued words"
     elif len(words) >= t.GLUED_WORDS and not _looped(reading, words[0].start()):
         yield words[0].start(), words[-1].end(), "glued words"
@@ -61,38 +62,56 @@ def _lines(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:
     for line in prose.split("\n"):
         end = start + len(line)
         if len(line) >= 40 and not _looped(reading, (start + end) // 2):
-            rule = _sign_salad(reading, line) or _word_salad(line)
-            if rule:
-                yield start, end, rule
+            if not reading.asked.symbols and _sign_salad(line):
+                yield start, end, "sign salad"
+            for first, last, rule in _garbled(line):
+                if not _foreign(reading, start + first, start + last):
+                    yield start + first, start + last, rule
         start = end + 1
 
 
-def _sign_salad(reading: Reading, line: str) -> str | None:
+def _foreign(reading: Reading, start: int, end: int) -> bool:
+    """Has another language a say here? Only of English is it known which words hold it together."""
+    sentences = reading.facts.sentences
+    return any(language not in (None, "en") and a < end and start < b for a, b, language in sentences)
+
+
+def _sign_salad(line: str) -> bool:
     """Brackets and signs between words, in no order."""
-    if reading.asked.symbols:
-        return None
     tokens = [token for token in line.split() if _SIGNS.fullmatch(token) and token not in _PLAIN_SIGNS]
-    if len(tokens) >= t.SIGN_TOKENS and len(set("".join(tokens))) >= t.SIGN_KINDS:
-        return "sign salad"
-    return None
+    return len(tokens) >= t.SIGN_TOKENS and len(set("".join(tokens))) >= t.SIGN_KINDS
 
 
 _PLAIN_SIGNS = frozenset("- – — + = × · • * / < > & | → ≈ ± ÷ … ... ← ↔ ⇒ ≤ ≥ − ∈ ∪ ∩ ^ % $ € £ # @ ~ ✓ ✗ : ; , .".split())
 
 
-def _word_salad(line: str) -> str | None:
-    """Words without the little ones that hold a sentence together, shreds, or words without vowels."""
-    words = _WORD.findall(line)
-    plain = [word for word in words if word.isascii()]
-    if len(words) < t.GARBLED_WORDS or len(plain) < 0.9 * len(words):
-        return None
-    if sum(len(word) <= 2 and word.lower() not in _SHORT for word in words) >= 0.22 * len(words):
+def _garbled(line: str) -> Iterator[tuple[int, int, str]]:
+    """Stretches of so many words that are no sentence."""
+    words = list(_PLAIN.finditer(line))
+    size = t.GARBLED_WINDOW
+    for first in range(0, max(len(words) - size, 0) + 1, size // 3):
+        window = words[first : first + size]
+        if len(window) < t.GARBLED_WORDS:
+            return
+        start, end = window[0].start(), window[-1].end()
+        rule = _fault([word[0] for word in window], line[start:end])
+        if rule:
+            yield start, end, rule
+
+
+def _fault(words: list[str], text: str) -> str | None:
+    if len(text) > 12 * len(words):
+        return None  # most of it is something else than these words
+    if sum(len(word) <= 2 and word.islower() and word not in _SHORT for word in words) >= t.SHREDS * len(words):
         return "shreds"
     long = [word for word in words if len(word) >= 3 and word.islower()]
-    if len(long) >= 8 and sum(not set("aeiouy") & set(word) for word in long) >= 0.3 * len(long):
+    if len(long) >= 8 and sum(_VOWELS.isdisjoint(word) for word in long) >= t.VOWELLESS * len(long):
         return "words without vowels"
     little = sum(word.lower() in _LITTLE for word in words)
-    marks = sum(line.count(mark) for mark in ",;:/|•·-–—()")
-    if little <= 0.04 * len(words) and marks <= 0.08 * len(words):
+    marks = sum(map(text.count, ",;:/|•·–—()&+"))
+    if little <= t.LITTLE * len(words) and marks <= t.LIST_MARKS * len(words):
         return "word salad"
     return None
+
+
+_VOWELS = frozenset("aeiouy")

@@ -15,7 +15,9 @@ _TOKEN = re.compile(
 )
 _STRUCK = re.compile(r"<s>[^<\n]{1,200}</s>")  # HTML's strikethrough
 _TURN = re.compile(
-    r"^[ \t]*(?:#{2,3} *(?:Instruction|Human|User|Assistant)\b:?(?!s)|(?:\*\*)?(?:User|USER|Human|HUMAN)(?:\*\*)?(?: \d+)?:)", re.MULTILINE
+    r"^[ \t]*(?:#{2,3} *(?:Instruction|Human|Assistant)[ \t]*:?[ \t]*$|#{2,3} *(?:Instruction|Human|User|Assistant):"
+    r"|(?:\*\*)?(?:User|USER|Human|HUMAN)(?:\*\*)?:)",
+    re.MULTILINE,
 )
 _REPLY = re.compile(r"^[ \t]*(?:\*\*)?(?:Assistant|ASSISTANT|AI|Bot|ChatGPT)(?:\*\*)?:", re.MULTILINE)
 

@@ -74,7 +74,7 @@ def _scripts(reading: Reading) -> Iterator[tuple[int, int, str]]:
     if reading.asked.tongues:
         return
     strays = [run for run in reading.facts.scripts if run[2] not in ("Latin", "Greek")]
-    mixed = [run for run in strays if run[3]]
-    plain = {script for _, _, script, _ in strays}
-    if len(mixed) >= t.MIXED_WORDS or (len(plain) >= t.STRAY_SCRIPTS and len(mixed) >= 1):
+    glued = sum(run[3] for run in strays)
+    scripts = {script for _, _, script, _ in strays}
+    if len(scripts) >= t.STRAY_SCRIPTS or (len(scripts) >= 2 and glued >= t.MIXED_WORDS):
         yield strays[0][0], strays[-1][1], "scripts thrown together"

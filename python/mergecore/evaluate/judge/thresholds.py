@@ -55,8 +55,13 @@ EMOJI_RUN: Final = 12
 LONGEST_WORD: Final = 200
 GLUED_WORD: Final = 24
 GLUED_WORDS: Final = 2
+GARBLED_WINDOW: Final = 24
 GARBLED_WORDS: Final = 14
-"""Words of one line that are looked at for little words, vowels and shreds."""
+"""So many words of a line are looked at together, and no fewer."""
+SHREDS: Final = 0.22
+VOWELLESS: Final = 0.3
+LITTLE: Final = 0.04
+LIST_MARKS: Final = 0.08
 SIGN_TOKENS: Final = 10
 SIGN_KINDS: Final = 8
 STRAY_SCRIPTS: Final = 3

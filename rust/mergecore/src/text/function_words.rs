@@ -1,7 +1,7 @@
 //! Which little words hold the sentences of a language together?
 //!
-//! Words that English has too ("a", "in", "is", "die", "an", "no", "me", "do", "as", "on", "was", "am", "far", "fast", "man") are left out of the
-//! other languages' lists.
+//! Words that English has too ("in", "is", "die", "do", "for", "per") and single plain letters, which formulas have, are left out of the other
+//! languages' lists.
 
 pub const ENGLISH: &[&str] = &[
     "the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "with", "be", "on", "are", "this", "by", "or", "an", "you", "your",
@@ -15,17 +15,16 @@ pub const FOREIGN: &[(&str, &[&str])] = &[
     (
         "es",
         &[
-            "el", "la", "los", "las", "de", "del", "que", "y", "en", "un", "una", "es", "con", "por", "para", "su", "sus", "se", "lo",
-            "como", "más", "pero", "muy", "también", "este", "esta", "cuando", "al", "son", "tus", "tu", "ser", "puede", "pueden",
-            "después", "nunca",
+            "el", "la", "los", "las", "de", "del", "que", "en", "un", "una", "es", "con", "por", "para", "su", "sus", "se", "lo", "como",
+            "más", "pero", "muy", "también", "este", "esta", "cuando", "al", "son", "tus", "tu", "ser", "puede", "pueden", "después",
+            "nunca",
         ],
     ),
     (
         "pt",
         &[
-            "os", "da", "dos", "das", "de", "do", "que", "e", "em", "um", "uma", "é", "com", "por", "para", "seu", "sua", "se", "não",
-            "mais", "mas", "muito", "também", "ao", "na", "nos", "são", "como", "quando", "ele", "ela", "seus", "suas", "pela", "pelo",
-            "você",
+            "os", "da", "dos", "das", "de", "que", "em", "um", "uma", "é", "com", "por", "para", "seu", "sua", "se", "não", "mais", "mas",
+            "muito", "também", "ao", "na", "nos", "são", "como", "quando", "ele", "ela", "seus", "suas", "pela", "pelo", "você",
         ],
     ),
     (
@@ -33,60 +32,53 @@ pub const FOREIGN: &[(&str, &[&str])] = &[
         &[
             "le", "la", "les", "de", "des", "du", "et", "est", "un", "une", "que", "qui", "dans", "pour", "pas", "sur", "avec", "au",
             "aux", "ce", "cette", "il", "elle", "vous", "nous", "sont", "ne", "par", "plus", "mais", "ou", "où", "votre", "vos", "leur",
-            "être", "se", "en", "d", "l", "qu",
+            "être", "se", "en", "qu",
         ],
     ),
     (
         "it",
         &[
-            "il", "lo", "la", "gli", "di", "del", "della", "dei", "delle", "che", "e", "è", "un", "una", "per", "con", "non", "sono",
-            "più", "anche", "ma", "dal", "dalla", "dalle", "nel", "nella", "alla", "al", "ai", "si", "viene", "questo", "questa", "quando",
-            "dell", "se", "loro", "suo", "una", "ha", "da",
+            "il", "lo", "la", "gli", "di", "del", "della", "dei", "delle", "che", "è", "un", "una", "con", "non", "sono", "più", "anche",
+            "ma", "dal", "dalla", "dalle", "nel", "nella", "alla", "al", "ai", "si", "viene", "questo", "questa", "quando", "dell", "se",
+            "loro", "suo", "una", "ha", "da",
         ],
     ),
     (
         "ro",
         &[
-            "și", "de", "la", "în", "cu", "pe", "este", "nu", "un", "o", "să", "care", "sunt", "pentru", "din", "mai", "că", "se", "ale",
-            "lui", "sau",
+            "și", "de", "la", "în", "cu", "pe", "este", "nu", "un", "să", "care", "sunt", "pentru", "din", "mai", "că", "se", "ale", "lui",
+            "sau",
         ],
     ),
-    (
-        "ca",
-        &[
-            "el", "la", "els", "les", "de", "del", "dels", "que", "i", "amb", "per", "és", "una", "un", "no", "són", "més", "com",
-            "aquest", "aquesta",
-        ],
-    ),
+    ("ca", &["el", "la", "els", "les", "de", "del", "dels", "que", "amb", "és", "una", "un", "són", "més", "com", "aquest", "aquesta"]),
     (
         "de",
         &[
             "der", "das", "und", "den", "dem", "des", "ist", "nicht", "mit", "auf", "für", "von", "zu", "ein", "eine", "einen", "einem",
             "einer", "sich", "auch", "es", "sie", "wir", "ich", "werden", "wird", "sind", "bei", "nach", "aus", "oder", "wenn", "dass",
             "aber", "im", "zum", "zur", "vom", "kann", "durch", "über", "ihr", "ihre", "sein", "haben", "dafür", "weil", "wie", "man",
-            "nur", "die",
+            "nur",
         ],
     ),
     (
         "nl",
         &[
             "de", "het", "een", "en", "van", "dat", "niet", "met", "op", "voor", "zijn", "te", "om", "aan", "ook", "als", "er", "maar",
-            "door", "bij", "naar", "wordt", "worden", "je", "u", "uw", "deze", "dit", "kan", "of", "per", "tot", "uit", "wat", "heeft",
-            "is", "in",
+            "bij", "naar", "wordt", "worden", "je", "uw", "deze", "dit", "kan", "tot", "uit", "wat", "heeft",
         ],
     ),
     (
         "sv",
         &[
             "och", "att", "det", "som", "en", "ett", "är", "av", "för", "med", "inte", "på", "till", "den", "du", "om", "kan", "har",
-            "eller", "från", "ska", "men", "sig", "din", "dig", "de", "vi", "när", "så", "vara",
+            "eller", "från", "ska", "sig", "din", "dig", "de", "vi", "när", "så", "vara",
         ],
     ),
     (
         "da",
         &[
-            "og", "at", "det", "som", "en", "et", "er", "af", "for", "med", "ikke", "på", "til", "den", "du", "om", "kan", "har", "eller",
-            "fra", "skal", "men", "sig", "din", "dig", "de", "vi", "når", "så", "være", "av", "å",
+            "og", "det", "som", "en", "et", "er", "af", "med", "ikke", "på", "til", "den", "du", "om", "kan", "har", "eller", "fra",
+            "skal", "sig", "din", "dig", "de", "vi", "når", "så", "være", "av", "å",
         ],
     ),
     (
@@ -113,7 +105,6 @@ pub const FOREIGN: &[(&str, &[&str])] = &[
             "veya",
             "kadar",
             "ama",
-            "o",
             "önemlidir",
             "zaman",
         ],
@@ -121,16 +112,11 @@ pub const FOREIGN: &[(&str, &[&str])] = &[
     (
         "pl",
         &[
-            "i",
-            "w",
-            "z",
             "na",
-            "to",
             "się",
             "nie",
             "jest",
             "że",
-            "do",
             "jak",
             "co",
             "po",
@@ -154,13 +140,7 @@ pub const FOREIGN: &[(&str, &[&str])] = &[
             "tym",
         ],
     ),
-    (
-        "cs",
-        &[
-            "a", "v", "se", "na", "je", "že", "s", "z", "do", "to", "pro", "jako", "ale", "jsou", "nebo", "který", "která", "které", "při",
-            "aby", "není", "si",
-        ],
-    ),
+    ("cs", &["se", "na", "je", "že", "pro", "jako", "ale", "jsou", "nebo", "který", "která", "které", "při", "aby", "není", "si"]),
     (
         "id",
         &[
@@ -175,6 +155,27 @@ pub const FOREIGN: &[(&str, &[&str])] = &[
             "bạn", "cũng", "nhiều", "về", "đã", "ra", "thể",
         ],
     ),
-    ("fi", &["ja", "on", "ei", "että", "se", "kun", "joka", "tai", "mutta", "niin", "kuin", "myös", "ovat", "voi", "hän", "sen", "ole"]),
-    ("hu", &["a", "az", "és", "hogy", "nem", "egy", "is", "ez", "van", "de", "meg", "vagy", "ha", "mint", "el", "csak", "már", "lehet"]),
+    ("fi", &["ja", "ei", "että", "se", "kun", "joka", "tai", "mutta", "niin", "kuin", "myös", "ovat", "voi", "hän", "sen", "ole"]),
+    (
+        "hr",
+        &[
+            "je", "da", "se", "na", "što", "koji", "koja", "koje", "nije", "ili", "ali", "kao", "su", "od", "iz", "za", "što", "može",
+            "kako", "biti", "ako", "vam", "vaš", "ovo", "također",
+        ],
+    ),
+    (
+        "sk",
+        &[
+            "je", "sa", "na", "že", "pre", "ako", "ale", "sú", "alebo", "ktorý", "ktorá", "ktoré", "pri", "aby", "nie", "si", "môže",
+            "ktorú", "byť", "tento", "táto",
+        ],
+    ),
+    (
+        "tl",
+        &[
+            "ang", "ng", "mga", "sa", "na", "ay", "at", "ito", "hindi", "para", "ko", "mo", "siya", "kung", "nang", "ako", "kami", "natin",
+            "din",
+        ],
+    ),
+    ("hu", &["az", "és", "hogy", "nem", "egy", "ez", "van", "de", "meg", "vagy", "ha", "mint", "el", "csak", "már", "lehet"]),
 ];

@@ -17,14 +17,12 @@ const MOST_WORDS: usize = 24;
 const LITTLE: usize = 3;
 const LITTLE_KINDS: usize = 2;
 const LITTLE_SHARE: f64 = 0.2;
-/// Without a list, whatlang must be this sure.
-const SURE: f64 = 0.9;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sentence {
     pub start: usize,
     pub end: usize,
-    /// ISO 639-1 for the listed languages, 639-3 for others, `None` if nothing speaks clearly.
+    /// ISO 639-1, of the languages that have a list; `None` if nothing speaks clearly.
     pub language: Option<&'static str>,
 }
 
@@ -75,13 +73,10 @@ fn language(words: &[Word], text: &[char]) -> Option<&'static str> {
         return Some("en");
     }
     let guess = || whatlang::detect(&text.iter().collect::<String>());
-    if speaks(little) && kinds >= LITTLE_KINDS && little > 2 * english {
-        return guess().filter(|guess| guess.lang() != whatlang::Lang::Eng).map(|_| code);
-    }
-    // Names and titles have capitals; a sentence has few.
+    // Names and titles have capitals; a sentence has fewer, even in German.
     let capitals = words.iter().filter(|word| word.capital).count();
-    if english == 0 && 3 * capitals <= words.len() {
-        return guess().filter(|guess| guess.lang() != whatlang::Lang::Eng && guess.confidence() >= SURE).map(|guess| guess.lang().code());
+    if speaks(little) && kinds >= LITTLE_KINDS && little > 2 * english && 2 * capitals < words.len() {
+        return guess().filter(|guess| guess.lang() != whatlang::Lang::Eng).map(|_| code);
     }
     None
 }
