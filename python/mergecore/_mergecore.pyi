@@ -19,6 +19,7 @@ __all__ = [
     "random_mask",
     "recipe_models",
     "registry",
+    "text_facts",
     "verify",
 ]
 
@@ -40,7 +41,19 @@ def merge_arrays(
     out: _Tensors,
     threads: int | None = None,
 ) -> str: ...
+<<<<<<< HEAD
 def claim(out: str, inputs: list[str], request: str, overwrite: bool = False) -> Claim: ...
+=======
+def text_facts(
+    text: str, prose: str, shortest: int, window: tuple[int, int]
+) -> tuple[
+    list[tuple[int, int, int]],
+    list[tuple[int, int, int, int, int]],
+    list[tuple[int, int, float]],
+    list[tuple[int, int, str, bool]],
+    list[tuple[int, int, str | None]],
+]: ...
+>>>>>>> judge
 def free_space(path: str) -> int: ...
 def random_mask(seed: int, name: str, model: int, density: float, out: NDArray[bool_]) -> None: ...
 

@@ -10,7 +10,11 @@ use mergecore::layout::{self, Layout};
 use mergecore::methods::METHODS;
 use mergecore::recipe::Recipe;
 use mergecore::run::{self, Limits, Watch};
+<<<<<<< HEAD
 use mergecore::write::documents;
+=======
+use mergecore::text::{compression, frames, languages, loops, scripts};
+>>>>>>> judge
 use mergecore::{plan, report, verify as verifier};
 use pyo3::prelude::*;
 use serde_json::json;
@@ -160,6 +164,7 @@ fn random_mask(py: Python, seed: u64, name: &str, model: usize, density: f64, mu
     })
 }
 
+<<<<<<< HEAD
 /// Keeps OUT.partial for the documents of one request while it lives.
 #[pyclass(frozen)]
 struct Claim {
@@ -170,6 +175,33 @@ struct Claim {
 #[pyo3(signature = (out, inputs, request, overwrite = false))]
 fn claim(py: Python, out: PathBuf, inputs: Vec<PathBuf>, request: &str, overwrite: bool) -> PyResult<Claim> {
     enter(py, &Watch::default(), None, || documents::claim(&out, &inputs, request, overwrite).map(|_claim| Claim { _claim }))
+=======
+type Repeats = Vec<(usize, usize, usize)>;
+type Frames = Vec<(usize, usize, usize, usize, usize)>;
+type Windows = Vec<(usize, usize, f64)>;
+type Scripts = Vec<(usize, usize, &'static str, bool)>;
+type Sentences = Vec<(usize, usize, Option<&'static str>)>;
+
+/// What `text` repeats, and in which scripts and languages its prose is written.
+#[pyfunction]
+fn text_facts(
+    py: Python,
+    text: String,
+    prose: String,
+    shortest: usize,
+    window: (usize, usize),
+) -> PyResult<(Repeats, Frames, Windows, Scripts, Sentences)> {
+    enter(py, &Watch::default(), None, || {
+        let (text, prose): (Vec<char>, Vec<char>) = (text.chars().collect(), prose.chars().collect());
+        Ok((
+            loops::repeats(&text, shortest).into_iter().map(|r| (r.start, r.end, r.period)).collect(),
+            frames::runs(&text).into_iter().map(|r| (r.start, r.end, r.units, r.words, r.new)).collect(),
+            compression::windows(&text, window.0, window.1).into_iter().map(|(w, ratio)| (w.start, w.end, ratio)).collect(),
+            scripts::runs(&prose).into_iter().map(|r| (r.start, r.end, r.script.full_name(), r.glued)).collect(),
+            languages::sentences(&prose).into_iter().map(|s| (s.start, s.end, s.language)).collect(),
+        ))
+    })
+>>>>>>> judge
 }
 
 /// Free bytes on the disk that holds `path` (or its nearest existing parent).
@@ -190,6 +222,10 @@ fn _mergecore(module: &Bound<PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(verify, module)?)?;
     module.add_function(wrap_pyfunction!(merge_arrays, module)?)?;
     module.add_function(wrap_pyfunction!(random_mask, module)?)?;
+<<<<<<< HEAD
     module.add_function(wrap_pyfunction!(claim, module)?)?;
+=======
+    module.add_function(wrap_pyfunction!(text_facts, module)?)?;
+>>>>>>> judge
     module.add_function(wrap_pyfunction!(free_space, module)?)
 }

@@ -26,3 +26,5 @@ pub mod report;
 pub mod run;
 pub mod verify;
 pub mod write;
+
+pub mod text;

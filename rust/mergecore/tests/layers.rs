@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, in order. A room is a file of src or a folder; a file of a folder may be listed as a room of its own.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "error",
     "wide",
     "dtype",
@@ -23,6 +23,7 @@ const ORDER: [&str; 17] = [
     "run/disk",
     "run/memory",
     "verify",
+    "text",
 ];
 
 /// Lines of a file without its tests.

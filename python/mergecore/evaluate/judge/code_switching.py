@@ -1,0 +1,106 @@
+"""Does a response change to a language or script that nobody asked for?"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+
+from mergecore.evaluate.judge import thresholds as t
+from mergecore.evaluate.judge.reading import Reading, measure
+from mergecore.evaluate.judge.tongues import EVERYTHING
+
+# Between these, words of another language are named or quoted, not spoken.
+_SET_OFF = re.compile(
+    r"\([^()\n]{0,300}\)|（[^（）\n]{0,300}）|\[[^\[\]\n]{0,300}\]|\"[^\"\n]{1,400}\"|“[^”\n]{1,400}”|«[^»\n]{1,400}»|「[^」\n]{1,200}」|„[^“”\n]{1,400}[“”]"
+    r"|(?<![\w*])\*{1,3}[^*\n]{1,300}\*{1,3}|(?<!\w)_[^_\n]{1,300}_(?!\w)|/[^/\n ]{1,40}/|(?<!\w)'[^'\n]{2,200}'(?!\w)|‘[^’\n]{2,200}’"
+)
+# A word that is explained right after, or that explains what stands before it.
+_GLOSSED_AFTER = re.compile(r"[^\w\n]{0,3}(?:\(|\[|[-–—=:/] ?[A-Za-z])")
+_GLOSSED_BEFORE = re.compile(r"(?:[-–—=:/|→]|\bor|\bcalled|\bnamed)\s{0,2}$")
+_SCIENCE = re.compile(r"[^\s]{0,12}")
+
+
+def code_switching(reading: Reading) -> Iterator[tuple[int, int, str]]:
+    expected = _expected(reading)
+    if EVERYTHING in expected:
+        return
+    set_off = bytearray(len(reading.output))
+    for match in _SET_OFF.finditer(reading.aside.prose):
+        set_off[match.start() : match.end()] = b"\1" * (match.end() - match.start())
+    yield from _scripts(reading, expected, bytes(set_off))
+    yield from _sentences(reading, expected, bytes(set_off))
+
+
+def _expected(reading: Reading) -> frozenset[str]:
+    return reading.asked.tongues | spoken(reading.instruction)
+
+
+@lru_cache(maxsize=4096)
+def spoken(instruction: str) -> frozenset[str]:
+    """The languages and scripts in which a prompt is written."""
+    facts = measure(instruction, instruction)
+    found = {script for _, _, script, _ in facts.scripts if script != "Latin"}
+    found |= {language for _, _, language in facts.sentences if language}
+    letters = sum(c.isalpha() for c in instruction)
+    foreign = sum(end - start for start, end, script, _ in facts.scripts if script != "Latin")
+    # A short prompt says no language clearly: it is taken for English, as long as it is written in Latin letters.
+    return frozenset(found if found and (foreign * 2 > letters or facts.sentences) else found | {"en"})
+
+
+def _scripts(reading: Reading, expected: frozenset[str], set_off: bytes) -> Iterator[tuple[int, int, str]]:
+    """Letters of a script that the prompt does not call for."""
+    output = reading.output
+    for start, end, script, glued in reading.facts.scripts:
+        if script == "Latin" or script in expected or set_off[start]:
+            continue
+        if glued:
+            if _stray_in_word(output, start, end, script):
+                yield (*_word(output, start, end), "mixed script")
+        elif _stray(output, start, end, script):
+            yield start, end, "script"
+
+
+def _stray_in_word(output: str, start: int, end: int, script: str) -> bool:
+    if script != "Greek":
+        return True
+    # λmax, 2πr, Δx: one Greek letter at the edge of a word is a symbol.
+    word_start, word_end = _word(output, start, end)
+    return end - start >= 2 and word_end - word_start >= 6
+
+
+def _stray(output: str, start: int, end: int, script: str) -> bool:
+    if _GLOSSED_AFTER.match(output, end) or _GLOSSED_BEFORE.search(output, max(start - 8, 0), start):
+        return _sentence_long(output, start)
+    if script == "Greek":
+        return end - start >= t.GREEK_LETTERS
+    return True
+
+
+def _sentence_long(output: str, start: int) -> bool:
+    """A gloss is short: a whole sentence after a dash or a colon is a switch."""
+    tail = re.match(r"[^A-Za-z\n]*", output[start : start + 400])
+    return tail is not None and sum(c.isalpha() for c in tail[0]) >= t.SENTENCE_LETTERS
+
+
+def _word(output: str, start: int, end: int) -> tuple[int, int]:
+    while start > 0 and output[start - 1].isalpha():
+        start -= 1
+    while end < len(output) and output[end].isalpha():
+        end += 1
+    return start, end
+
+
+def _sentences(reading: Reading, expected: frozenset[str], set_off: bytes) -> Iterator[tuple[int, int, str]]:
+    """Sentences in a language that the prompt does not call for."""
+    sentences = reading.facts.sentences
+    said = Counter(language for _, _, language in sentences if language)
+    # A prompt in another language that is answered in English is an answer in English, not a switch.
+    english = "en" in expected or said["en"] * 5 >= sum(said.values()) * 4
+    for start, end, language in sentences:
+        if language is None or language in expected or (language == "en" and english):
+            continue
+        if end - start < t.SENTENCE_LETTERS or set_off.count(1, start, end) * 2 > end - start:
+            continue
+        yield start, end, "language"
