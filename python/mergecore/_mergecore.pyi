@@ -41,9 +41,7 @@ def merge_arrays(
     out: _Tensors,
     threads: int | None = None,
 ) -> str: ...
-<<<<<<< HEAD
 def claim(out: str, inputs: list[str], request: str, overwrite: bool = False) -> Claim: ...
-=======
 def text_facts(
     text: str, prose: str, shortest: int, window: tuple[int, int]
 ) -> tuple[
@@ -53,7 +51,6 @@ def text_facts(
     list[tuple[int, int, str, bool]],
     list[tuple[int, int, str | None]],
 ]: ...
->>>>>>> judge
 def free_space(path: str) -> int: ...
 def random_mask(seed: int, name: str, model: int, density: float, out: NDArray[bool_]) -> None: ...
 

@@ -1,9 +1,5 @@
-<<<<<<< HEAD
 """Did the merge get better, or did it collapse?
 
 prompts → generate → responses → reward, judge, tasks → tally. Each stage reads one file and writes
 one, and can be run alone.
 """
-=======
-"""What a merged model answers, and whether the answers are sound: stages that read and write files."""
->>>>>>> judge

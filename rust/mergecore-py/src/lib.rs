@@ -10,11 +10,8 @@ use mergecore::layout::{self, Layout};
 use mergecore::methods::METHODS;
 use mergecore::recipe::Recipe;
 use mergecore::run::{self, Limits, Watch};
-<<<<<<< HEAD
-use mergecore::write::documents;
-=======
 use mergecore::text::{compression, frames, languages, loops, scripts};
->>>>>>> judge
+use mergecore::write::documents;
 use mergecore::{plan, report, verify as verifier};
 use pyo3::prelude::*;
 use serde_json::json;
@@ -164,7 +161,6 @@ fn random_mask(py: Python, seed: u64, name: &str, model: usize, density: f64, mu
     })
 }
 
-<<<<<<< HEAD
 /// Keeps OUT.partial for the documents of one request while it lives.
 #[pyclass(frozen)]
 struct Claim {
@@ -175,7 +171,8 @@ struct Claim {
 #[pyo3(signature = (out, inputs, request, overwrite = false))]
 fn claim(py: Python, out: PathBuf, inputs: Vec<PathBuf>, request: &str, overwrite: bool) -> PyResult<Claim> {
     enter(py, &Watch::default(), None, || documents::claim(&out, &inputs, request, overwrite).map(|_claim| Claim { _claim }))
-=======
+}
+
 type Repeats = Vec<(usize, usize, usize)>;
 type Frames = Vec<(usize, usize, usize, usize, usize)>;
 type Windows = Vec<(usize, usize, f64)>;
@@ -201,7 +198,6 @@ fn text_facts(
             languages::sentences(&prose).into_iter().map(|s| (s.start, s.end, s.language)).collect(),
         ))
     })
->>>>>>> judge
 }
 
 /// Free bytes on the disk that holds `path` (or its nearest existing parent).
@@ -222,10 +218,7 @@ fn _mergecore(module: &Bound<PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(verify, module)?)?;
     module.add_function(wrap_pyfunction!(merge_arrays, module)?)?;
     module.add_function(wrap_pyfunction!(random_mask, module)?)?;
-<<<<<<< HEAD
     module.add_function(wrap_pyfunction!(claim, module)?)?;
-=======
     module.add_function(wrap_pyfunction!(text_facts, module)?)?;
->>>>>>> judge
     module.add_function(wrap_pyfunction!(free_space, module)?)
 }
