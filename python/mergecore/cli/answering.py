@@ -39,9 +39,7 @@ _LOADING = (
         metavar="NAME|FILE|none",
         help="Instead of the model's own; none is plain text",
     ),
-    click.option(
-        "--batch-size", type=click.IntRange(1, 4096), default=8, show_default=True
-    ),
+    click.option("--batch-size", type=click.IntRange(1, 4096), default=8, show_default=True),
 )
 _WRITING = (
     click.option("--overwrite", is_flag=True, help="Begin anew"),

@@ -68,9 +68,7 @@ def evaluate(
         found,
         asked,
         Path(out),
-        backend=lambda subject: backend_of(
-            subject.reference, None, batch_size, silent, **loading
-        ),
+        backend=lambda subject: backend_of(subject.reference, None, batch_size, silent, **loading),
         decoding=decoding,
         scorer=scorer,
         judge=chosen,
@@ -116,16 +114,16 @@ def show(metrics: Mapping[str, Any]) -> None:
 def _figure(value: Mapping[str, Any] | None, key: str) -> str:
     if value is None:
         return "–"
-    low, high = value["interval"] or (None, None)
-    around = "" if low is None else f" [{low:.3f}, {high:.3f}]"
+    interval = value["interval"]
+    around = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
     return f"{value[key]:.3f}{around}"
 
 
 def _percent(value: Mapping[str, Any] | None) -> str:
     if value is None or value["rate"] is None:
         return "–"
-    low, high = value["interval"] or (None, None)
-    around = "" if low is None else f" [{100 * low:.0f}, {100 * high:.0f}]"
+    interval = value["interval"]
+    around = f" [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]" if interval else ""
     return f"{100 * value['rate']:.1f} %{around} of {value['count']}"
 
 

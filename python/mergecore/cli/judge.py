@@ -24,9 +24,13 @@ JUDGING = (
     ),
     click.option("--judge-model", metavar="M", help="The language model that judges"),
     click.option("--judge-url", metavar="URL", help="Its server, if it is not OpenAI's"),
-    click.option("--prices", metavar="FILE", help="YAML, M: {input: 2.5, output: 10}, $ a M tokens"),
+    click.option(
+        "--prices", metavar="FILE", help="YAML, M: {input: 2.5, output: 10}, $ a M tokens"
+    ),
     click.option("--max-cost", type=float, metavar="USD", help="The most to spend"),
-    click.option("--concurrency", type=click.IntRange(1, 256), default=8, help="Requests at a time"),
+    click.option(
+        "--concurrency", type=click.IntRange(1, 256), default=8, help="Requests at a time"
+    ),
 )
 
 

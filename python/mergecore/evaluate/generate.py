@@ -88,7 +88,7 @@ def generate(
 
 
 def _row(model: str, prompt: Row, reply: Reply) -> Row:
-    kept = {key: prompt[key] for key in ("task", "reference", "dataset") if key in prompt}
+    kept: Row = {key: prompt[key] for key in ("task", "reference", "dataset") if key in prompt}
     return {
         "id": reply.id,
         "model": model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ def wilson(hits: int, count: int) -> Interval | None:
 
 def bootstrap(
     values: Sequence[float] | np.ndarray,
-    statistic: Callable[[np.ndarray], np.ndarray],
+    statistic: Callable[[np.ndarray], Any],
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -40,7 +40,7 @@ def bootstrap(
 
     Args:
         values: (rows,) or (rows, columns).
-        statistic: Takes resamples, (some, rows) or (some, rows, columns), and gives one number each.
+        statistic: Takes resamples, (some, rows) or (some, rows, columns); gives a number for each.
         seed: Of the resampling: the same values give the same interval.
         resamples: How many.
 
@@ -78,4 +78,4 @@ def mcnemar(first_only: int, second_only: int) -> float:
     if count == 0:
         return 1.0
     tail = sum(math.comb(count, k) for k in range(min(first_only, second_only) + 1))
-    return min(1.0, 2 * tail / 2**count)
+    return min(1.0, float(2 * tail / 2**count))

@@ -1,8 +1,8 @@
 """How good is a response, by a reward model?
 
-The chat of prompt and response in the reward model's own template, as token ids (as text, tokenizers
-would write the beginning of text twice), goes through a sequence classifier of one label; the reward
-is its raw logit, as in ExPO's code, which the study of degeneration follows.
+The chat of prompt and response in the reward model's own template, as token ids (as text,
+tokenizers would write the beginning of text twice), goes through a sequence classifier of one
+label; the reward is its raw logit, as in ExPO's code, which the study of degeneration follows.
 """
 
 from __future__ import annotations

@@ -32,9 +32,13 @@ class Stage:
         """The rows that are there, by id."""
         self._lock = threading.Lock()
         self._file = _locked(path)
-        if overwrite:
-            self._file.truncate(0)
-        self._load()
+        try:
+            if overwrite:
+                self._file.truncate(0)
+            self._load()
+        except BaseException:
+            self._file.close()
+            raise
 
     def add(self, row: Row) -> None:
         """Writes a row and syncs it."""

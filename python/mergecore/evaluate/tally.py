@@ -23,7 +23,7 @@ def degenerate(verdict: Row) -> bool | None:
 
 
 def lowest(rewards: Sequence[Row], count: int = LOWEST) -> list[str]:
-    """The ids of the responses of lowest reward, the lowest first; of equals the first in the file."""
+    """The ids of the responses of lowest reward; of equals the first in the file."""
     return [row["id"] for row in sorted(rewards, key=lambda row: float(row["reward"]))[:count]]
 
 
@@ -54,9 +54,7 @@ def tally(
         "truncated": sum(bool(row.get("truncated")) for row in rewards),
         "degeneration": _rate(clear.values()) if covers else None,
         "degeneration_of_lowest": _of_lowest(rewards, clear),
-        "labels": {
-            label: sum(row.get(label) is True for row in verdicts) for label in LABELS
-        },
+        "labels": {label: sum(row.get(label) is True for row in verdicts) for label in LABELS},
         "judged": len(clear),
         "errors": len(judged) - len(clear),
         "length_capped": _share(capped, len(responses)),
@@ -85,8 +83,8 @@ def compare(
         for identity, bad in verdicts[0].items()
         if bad is not None and verdicts[1].get(identity) is not None
     ]
-    first_only = sum(a and not b for a, b in pairs)
-    second_only = sum(b and not a for a, b in pairs)
+    first_only = sum(bool(a and not b) for a, b in pairs)
+    second_only = sum(bool(b and not a) for a, b in pairs)
     return {
         "reward": _mean([rewards[0][i] - rewards[1][i] for i in shared]),
         "degeneration": None
@@ -116,11 +114,11 @@ def _of_lowest(rewards: Sequence[Row], clear: Mapping[str, bool]) -> dict[str, A
     by = by_id(rewards)
     if any(identity not in clear for identity in by):
         return {**found, "interval": wilson(hits, count), "method": "wilson"}
-    table = [(float(row["reward"]), float(clear[identity])) for identity, row in by.items()]
+    import numpy as np
 
-    def rate(sample: np.ndarray) -> np.ndarray:
-        import numpy as np
+    table = np.array([(float(row["reward"]), clear[name]) for name, row in by.items()], float)
 
+    def rate(sample: np.ndarray) -> Any:
         places = np.argpartition(sample[:, :, 0], count - 1, axis=1)[:, :count]
         return np.take_along_axis(sample[:, :, 1], places, axis=1).mean(axis=1)
 

@@ -115,5 +115,11 @@ def _summed(
     bad = [tally.degenerate(row) for row in wanted]
     counts = {label: sum(row.get(label) is True for row in wanted) for label in tally.LABELS}
     return Judged(
-        out, judge.name, len(wanted), made, sum(b is True for b in bad), **counts, errors=bad.count(None)
+        out,
+        judge.name,
+        len(wanted),
+        made,
+        sum(b is True for b in bad),
+        **counts,
+        errors=bad.count(None),
     )

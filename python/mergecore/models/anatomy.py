@@ -22,9 +22,10 @@ def describe(location: Path, adapter: Path | None = None) -> dict[str, Any]:
     Returns:
         `path`, `format` (safetensors or torch), `passed_over` (entries of a torch file that are no
         tensors), `files` (name and bytes of each), `bytes`, `parameters`, `dtypes` (how
-        many tensors of each), `layers`, `vocabulary_rows` (of the embedding), `architecture`, `tied` (whether one tensor is embedding
-        and head; None if that cannot be told), `chat_template` (the file that has it, or None),
-        and `tensors` (name, dtype, shape and file of each).
+        many tensors of each), `layers`, `vocabulary_rows` (of the embedding), `architecture`,
+        `tied` (whether one tensor is embedding and head; None if that cannot be told),
+        `chat_template` (the file that has it, or None), and `tensors`
+        (name, dtype, shape and file of each).
 
     Raises:
         ModelError: The checkpoint is malformed.

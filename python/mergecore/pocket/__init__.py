@@ -1,7 +1,8 @@
 """Pocket models: tiny, really trained Llama checkpoints that ship with mergecore.
 
 A base; four experts fine-tuned from it, one task each; an instruction model (`sft`) and a
-preference-tuned one (`rl`) descended from that; and a reward model (`rm`). `examples/pocket/train.py` made them all.
+preference-tuned one (`rl`) descended from that; and a reward model (`rm`).
+`examples/pocket/train.py` made them all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers by a server that speaks OpenAI's protocol: vLLM's, Ollama's, LM Studio's, OpenAI's own."""
+"""Answers by a server that speaks OpenAI's protocol: vLLM's, Ollama's, OpenAI's own."""
 
 from __future__ import annotations
 
@@ -84,6 +84,8 @@ class Server:
                 max_tokens=decoding.max_tokens,
                 extra_body={"top_k": top_k} if top_k else None,
             )
+        except ValueError as error:
+            return Refused(request.id, f"the server's answer is malformed: {error}")
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             if top_k and "top_k" in str(error):
                 self.takes_top_k = False

@@ -61,7 +61,9 @@ class BatchJudge(OpenAiJudge):
         except openai.APIError as error:
             raise RunError(f"the batch's server: {' '.join(str(error).split())[:200]}") from error
         for name in waiting.keys() - told:
-            tell(name, self._error(failed.get(name, f"the batch ended as {batch.status} without it")))
+            tell(
+                name, self._error(failed.get(name, f"the batch ended as {batch.status} without it"))
+            )
         self.state.unlink(missing_ok=True)
 
     def _submitted(self) -> str | None:

@@ -46,10 +46,14 @@ def spoken(instruction: str) -> frozenset[str]:
     letters = sum(c.isalpha() for c in instruction)
     foreign = sum(end - start for start, end, script, _ in facts.scripts if script != "Latin")
     # A short prompt says no language clearly: it is taken for English, as long as it is written in Latin letters.
-    return frozenset(found if found and (foreign * 2 > letters or facts.sentences) else found | {"en"})
+    return frozenset(
+        found if found and (foreign * 2 > letters or facts.sentences) else found | {"en"}
+    )
 
 
-def _scripts(reading: Reading, expected: frozenset[str], set_off: bytes) -> Iterator[tuple[int, int, str]]:
+def _scripts(
+    reading: Reading, expected: frozenset[str], set_off: bytes
+) -> Iterator[tuple[int, int, str]]:
     """Letters of a script that the prompt does not call for."""
     output = reading.output
     for start, end, script, glued in reading.facts.scripts:
@@ -71,7 +75,9 @@ def _stray_in_word(output: str, start: int, end: int, script: str) -> bool:
 
 
 def _stray(output: str, start: int, end: int, script: str) -> bool:
-    if _GLOSSED_AFTER.match(output, end) or _GLOSSED_BEFORE.search(output, max(start - 8, 0), start):
+    if _GLOSSED_AFTER.match(output, end) or _GLOSSED_BEFORE.search(
+        output, max(start - 8, 0), start
+    ):
         return _sentence_long(output, start)
     if script == "Greek":
         return end - start >= t.GREEK_LETTERS
@@ -92,7 +98,9 @@ def _word(output: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _sentences(reading: Reading, expected: frozenset[str], set_off: bytes) -> Iterator[tuple[int, int, str]]:
+def _sentences(
+    reading: Reading, expected: frozenset[str], set_off: bytes
+) -> Iterator[tuple[int, int, str]]:
     """Sentences in a language that the prompt does not call for."""
     sentences = reading.facts.sentences
     said = Counter(language for _, _, language in sentences if language)

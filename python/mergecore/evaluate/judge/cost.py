@@ -96,13 +96,13 @@ class Bill:
             BudgetError: It would.
         """
         more, spent = self.of(input_tokens, output_tokens), self.spent
-        if self.limit is not None and more is not None and spent is not None:
-            if spent + more > self.limit:
-                raise BudgetError(
-                    f"--max-cost: $ {spent:.4f} are spent, and what comes next would cost about"
-                    f" $ {more:.4f}, above $ {self.limit:g}; the same command with a higher limit"
-                    " goes on"
-                )
+        if self.limit is None or more is None or spent is None:
+            return
+        if spent + more > self.limit:
+            raise BudgetError(
+                f"--max-cost: $ {spent:.4f} are spent, and the next would cost about"
+                f" $ {more:.4f}, above $ {self.limit:g}; with a higher limit the same command goes on"
+            )
 
     def add(self, usage: Mapping[str, Any] | None) -> None:
         """Adds what an answer says it took."""

@@ -9,9 +9,13 @@ from mergecore.evaluate.judge import thresholds as t
 from mergecore.evaluate.judge.reading import Reading
 
 # Sub-words as the tokenizer writes them: byte-level spaces and newlines, SentencePiece's space, WordPiece's continuation.
-_DEBRIS = re.compile(r"[ĠĊ](?=[A-Za-z.,ĠĊ]|$)|▁(?=[^\W\d_])|(?<=[^\W\d_])▁|(?<=\S) ##[a-z]{1,12}\b|âĢ[ĻľĿĵĶ¦]")
+_DEBRIS = re.compile(
+    r"[ĠĊ](?=[A-Za-z.,ĠĊ]|$)|▁(?=[^\W\d_])|(?<=[^\W\d_])▁|(?<=\S) ##[a-z]{1,12}\b|âĢ[ĻľĿĵĶ¦]"
+)
 _HUMPS = re.compile(r"(?:[a-z]|\b)[a-z]*(?:[A-Z][a-z]*){2,}")
-_HUMP_WORD = re.compile(r"(?:The|And|Of|That|Is|To|If|It|You|For|With|This|Are|In|On|They|Was)(?=[A-Z]|\b)")
+_HUMP_WORD = re.compile(
+    r"(?:The|And|Of|That|Is|To|If|It|You|For|With|This|Are|In|On|They|Was)(?=[A-Z]|\b)"
+)
 # Names of programs have humps; words run together have none for long.
 _LONG = re.compile(r"(?<![\w/.@#:\\=&?%\"'-])[A-Za-z]*[a-z]{18,}[A-Za-z]*(?![\w/@\\=&?%\"'-]|\.\w)")
 _UNBROKEN = re.compile(rf"[!-~]{{{t.LONGEST_WORD},}}")
@@ -54,7 +58,9 @@ def _glued(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:
 
 def _looped(reading: Reading, at: int) -> bool:
     """Is this a loop, which is repetition and no more?"""
-    return any(repeat.is_loop and repeat.start <= at < repeat.end for repeat in reading.facts.repeats)
+    return any(
+        repeat.is_loop and repeat.start <= at < repeat.end for repeat in reading.facts.repeats
+    )
 
 
 def _lines(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:
@@ -73,16 +79,22 @@ def _lines(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:
 def _foreign(reading: Reading, start: int, end: int) -> bool:
     """Has another language a say here? Only of English is it known which words hold it together."""
     sentences = reading.facts.sentences
-    return any(language not in (None, "en") and a < end and start < b for a, b, language in sentences)
+    return any(
+        language not in (None, "en") and a < end and start < b for a, b, language in sentences
+    )
 
 
 def _sign_salad(line: str) -> bool:
     """Brackets and signs between words, in no order."""
-    tokens = [token for token in line.split() if _SIGNS.fullmatch(token) and token not in _PLAIN_SIGNS]
+    tokens = [
+        token for token in line.split() if _SIGNS.fullmatch(token) and token not in _PLAIN_SIGNS
+    ]
     return len(tokens) >= t.SIGN_TOKENS and len(set("".join(tokens))) >= t.SIGN_KINDS
 
 
-_PLAIN_SIGNS = frozenset("- – — + = × · • * / < > & | → ≈ ± ÷ … ... ← ↔ ⇒ ≤ ≥ − ∈ ∪ ∩ ^ % $ € £ # @ ~ ✓ ✗ : ; , .".split())
+_PLAIN_SIGNS = frozenset(
+    "- – — + = × · • * / < > & | → ≈ ± ÷ … ... ← ↔ ⇒ ≤ ≥ − ∈ ∪ ∩ ^ % $ € £ # @ ~ ✓ ✗ : ; , .".split()
+)
 
 
 def _garbled(line: str) -> Iterator[tuple[int, int, str]]:
@@ -102,7 +114,9 @@ def _garbled(line: str) -> Iterator[tuple[int, int, str]]:
 def _fault(words: list[str], text: str) -> str | None:
     if len(text) > 12 * len(words):
         return None  # most of it is something else than these words
-    if sum(len(word) <= 2 and word.islower() and word not in _SHORT for word in words) >= t.SHREDS * len(words):
+    if sum(
+        len(word) <= 2 and word.islower() and word not in _SHORT for word in words
+    ) >= t.SHREDS * len(words):
         return "shreds"
     long = [word for word in words if len(word) >= 3 and word.islower()]
     if len(long) >= 8 and sum(_VOWELS.isdisjoint(word) for word in long) >= t.VOWELLESS * len(long):

@@ -17,7 +17,7 @@ from mergecore.evaluate.verdicts import Tell
 
 _TRIES = 3
 """Of an answer that cannot be understood."""
-_DEAD = 5
+_DEAD = 3
 """Requests in a row that reach nobody: then the server is taken for dead."""
 
 
@@ -59,7 +59,9 @@ class OpenAiJudge:
 
         secret = os.environ.get("OPENAI_API_KEY")
         if not secret and base_url is None:
-            raise RecipeError("OPENAI_API_KEY is not set; a server of your own is given by --base-url")
+            raise RecipeError(
+                "OPENAI_API_KEY is not set; a server of your own is given by --base-url"
+            )
         self.model, self.bill, self.concurrency = model, bill, concurrency
         self.base_url = base_url
         self.cache = cache or caching.Cache(None)
@@ -139,10 +141,12 @@ class OpenAiJudge:
             except openai.NotFoundError as error:
                 raise RunError(f"the judge's server has no {self.model}: {_said(error)}") from error
             except openai.APIConnectionError as error:
-                return self._error(_NOBODY if not isinstance(error, openai.APITimeoutError) else _LATE)
+                return self._error(
+                    _NOBODY if not isinstance(error, openai.APITimeoutError) else _LATE
+                )
             except openai.APIStatusError as error:
                 return self._error(f"the server refused it: {_said(error)}")
-            except openai.APIError as error:
+            except (openai.APIError, ValueError) as error:  # a body that is no JSON is the latter
                 failure = f"the server's answer is malformed: {_said(error)}"
                 continue
             try:

@@ -52,7 +52,11 @@ def _evidence(label: Label, reading: Reading, output: str) -> Iterator[Evidence]
 
 
 def _whole(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if not text.isascii() and _has_surrogate(text) else text
+    return (
+        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if not text.isascii() and _has_surrogate(text)
+        else text
+    )
 
 
 def _has_surrogate(text: str) -> bool:
