@@ -30,7 +30,7 @@ def run(tmp_path_factory) -> Path:
     (folder / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     sft, rm = str(pocket.path("sft")), str(pocket.path(pocket.GRADER))
     greedy = ["--temperature", "0", "--max-tokens", "60", "--dtype", "float32"]
-    for name in ("vllm", "transformers"):
+    for name in ("transformers", "vllm"):
         generated = ["generate", sft, "--prompts", "prompts.jsonl", "--out", f"{name}.jsonl"]
         command(folder, *generated, "--backend", name, *greedy)
         rewarded = ["reward", "transformers.jsonl", "--model", rm, "--out", f"{name}-rewards.jsonl"]
