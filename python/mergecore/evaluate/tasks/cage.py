@@ -1,0 +1,156 @@
+"""What does a program lose before it runs? Network, disks to write on, other processes, rights.
+
+Run by `sandbox` as `python -I -S -B cage.py ORDER`, with the program on standard input; it may use
+the standard library alone. The kernel does the work: namespaces of its own for network, mounts,
+processes and messages, every mount read-only but one small folder in memory, home and /proc empty,
+and limits.
+
+Three processes: this one, outside, which hands on the exit status; the first of the new process
+namespace, with whose end the kernel kills whatever is left in it, also what left the group; and the
+program.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+from typing import Any, NoReturn
+
+NEW_MOUNTS, NEW_MESSAGES, NEW_USER, NEW_PROCESSES, NEW_NETWORK = (
+    *(0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000),
+)
+_BIND, _RECURSIVE, _PRIVATE = 0x1000, 0x4000, 0x40000
+_READ_ONLY, _NO_SUID, _NO_DEVICES = 1, 2, 4
+_AT_FDCWD, _AT_RECURSIVE, _MOUNT_SETATTR = -100, 0x8000, 442
+_SET_PARENT_DEATH_SIGNAL, _SET_NO_NEW_PRIVILEGES = 1, 38
+_NOBODY = 65534
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main(order: dict[str, Any]) -> int:
+    """Builds the cage, runs the program in it, and returns its exit status."""
+    program = sys.stdin.buffer.read()
+    _die_with_parent()
+    user, group = os.getuid(), os.getgid()
+    spaces = NEW_MOUNTS | NEW_MESSAGES | NEW_PROCESSES | NEW_NETWORK
+    # Root needs no user namespace to make the others, and some systems forbid it.
+    _call("unshare", spaces if user == 0 else spaces | NEW_USER)
+    if user != 0:
+        _map_user(user, group)
+    first = os.fork()
+    if first == 0:
+        _die_with_parent()
+        _close_disks(order["folder"], order["home"], order["prefix"], order["disk"])
+        os._exit(_start(program, order, user))
+    return _status_of(first)
+
+
+def _start(program: bytes, order: dict[str, Any], user: int) -> int:
+    """Runs the program as a child of the namespace's first process, and returns its status."""
+    os.chdir(order["folder"])
+    with open("program.py", "wb") as file:
+        file.write(program)
+    child = os.fork()
+    if child == 0:
+        _become(order, user)
+    return _status_of(child)
+
+
+def _become(order: dict[str, Any], user: int) -> NoReturn:
+    """Gives up what is left to give up, and turns into the program."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    if user == 0:
+        os.chown(order["folder"], _NOBODY, _NOBODY)
+        os.setgroups([])
+        os.setgid(_NOBODY)
+        os.setuid(_NOBODY)
+    _limit(order["limits"])
+    _call("prctl", _SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    if not os.access(order["python"], os.X_OK):
+        raise PermissionError(f"{order['python']}: is not to be run by others than its owner")
+    os.write(order["proof"], b"+")  # the cage stands; what happens now is the program's doing
+    # Not root in its namespace, it loses with this call what rights it had there.
+    os.execve(order["python"], [order["python"], "-I", "-S", "-B", "program.py"], {})
+
+
+def _map_user(user: int, group: int) -> None:
+    """In the new namespace the user is who they are outside, and nobody else is there."""
+    for name, line in (
+        ("uid_map", f"{user} {user} 1"),
+        ("setgroups", "deny"),
+        ("gid_map", f"{group} {group} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(line)
+
+
+def _close_disks(folder: str, home: str, python: str, room: int) -> None:
+    """All that is mounted becomes read-only, home empty but for Python, and `folder` a memory disk.
+
+    The Python that runs may lie in the home of root, where nobody else can look: it is held open,
+    and put back at its place in the empty home.
+    """
+    _call("mount", None, b"/", None, _RECURSIVE | _PRIVATE, None)
+    held = os.open(python, os.O_PATH)
+    inside = os.path.commonpath([home, python]) == home
+    _empty(home, "64k")
+    if inside:
+        os.makedirs(python)
+        source = f"/proc/self/fd/{held}".encode()
+        _call("mount", source, os.fsencode(python), None, _BIND | _RECURSIVE, None)
+    os.makedirs(folder, exist_ok=True)
+    attributes = struct.pack("QQQQ", _READ_ONLY, 0, 0, 0)
+    # One call for the whole tree (Linux 5.12): a remount each would have to keep each one's flags.
+    _call(
+        *("syscall", _MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE),
+        *(attributes, ctypes.c_size_t(len(attributes))),
+    )
+    _empty("/proc", "4k")
+    _empty(folder, str(room))
+
+
+def _empty(path: str, size: str) -> None:
+    """An empty folder in memory in the place of one."""
+    content = f"size={size},nr_inodes=1k,mode=0755".encode()
+    _call("mount", b"none", os.fsencode(path), b"tmpfs", _NO_SUID | _NO_DEVICES, content)
+
+
+def _limit(limits: dict[str, int]) -> None:
+    for name, most in {**limits, "CORE": 0}.items():
+        kind = getattr(resource, f"RLIMIT_{name}")
+        _, allowed = resource.getrlimit(kind)
+        if allowed != resource.RLIM_INFINITY:
+            most = min(most, allowed)
+        resource.setrlimit(kind, (most, most))
+
+
+def _die_with_parent() -> None:
+    parent = os.getppid()
+    _call("prctl", _SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it went before the call
+        os._exit(1)
+
+
+def _status_of(child: int) -> int:
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status if status >= 0 else 128 - status
+
+
+def _call(name: str, *arguments: Any) -> None:
+    if getattr(_libc, name)(*arguments) != 0:
+        code = ctypes.get_errno()
+        what = "mount_setattr" if name == "syscall" else name
+        hint = " (Linux 5.12 has it)" if code == errno.ENOSYS else ""
+        raise OSError(code, f"{what}: {os.strerror(code)}{hint}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))
