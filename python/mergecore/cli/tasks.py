@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import os
+import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,12 +12,9 @@ import click
 from mergecore.cli import options, terminal
 
 if TYPE_CHECKING:
-    from mergecore.evaluate.backends.transformers import Transformers
-    from mergecore.evaluate.tasks.run import Asked, Tested
-    from mergecore.evaluate.tasks.task import Task
+    from mergecore.evaluate.tasks.run import Tested
 
 _DTYPES = ("bfloat16", "float16", "float32")
-_OWN, _PLAIN = "own", "none"
 
 
 def _names(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> list[str]:
@@ -106,177 +104,19 @@ def tasks(model: str, names: list[str], as_json: bool, quiet: bool, **given: Any
     mergecore tasks merged --tasks rouge_l --data rouge_l=questions.jsonl
     """
     shown = not (as_json or quiet)
-    tested = _Request(model, names, quiet=not shown, **given).run()
-    if as_json:
-        from dataclasses import asdict
+    if not (shown and sys.stderr.isatty()):
+        # Read when tqdm is imported: its bars are for terminals, in a pipe they are many lines.
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    from mergecore.evaluate.tasks.request import Prepared, Request
 
+    prepared = Prepared(Request(model, names, quiet=not shown, **given))
+    with terminal.steps("testing", prepared.items, shown=shown) as step:
+        tested = prepared.run(step)
+    if as_json:
         terminal.object_as_json(asdict(tested))
     elif not quiet:
         _print(tested)
     return 0
-
-
-class _Request:
-    """What was asked for, checked before the model is loaded."""
-
-    def __init__(
-        self,
-        model: str,
-        names: list[str],
-        *,
-        data: dict[str, str],
-        few_shot: dict[str, int],
-        chat_template: str | None,
-        allow_code_execution: bool,
-        include_path: str | None,
-        quiet: bool,
-        **given: Any,
-    ) -> None:
-        from mergecore.evaluate import tasks as registry
-        from mergecore.models import hub
-
-        self.model, self.template, self.given, self.quiet = model, chat_template, given, quiet
-        self.few_shot, self.data = few_shot, data
-        self.native, other = registry.chosen(names)
-        self._check_names(other)
-        self._check_packages(allow_code_execution)
-        self.harness = None
-        if other:
-            if chat_template not in (None, _OWN, _PLAIN):
-                raise click.UsageError(
-                    f"{other[0]} is run by lm-evaluation-harness, which knows no --chat-template"
-                    " but own and none"
-                )
-            from mergecore.evaluate.tasks.harness import Harness
-
-            self.harness = Harness(other, include_path)
-        self.asked, self.about = self._asked()
-        self.folder = hub.locate(model, quiet=quiet)
-
-    def _check_names(self, other: Sequence[str]) -> None:
-        from mergecore.evaluate.tasks import GROUPS
-
-        named = {task.name for task in self.native}
-        whole = {group for group, parts in GROUPS.items() if named & set(parts)}
-        for option, known, given in (
-            ("--data", named | whole, self.data),
-            ("--few-shot", named | {"", *other}, self.few_shot),
-        ):
-            for name in given:
-                if name not in known:
-                    raise click.UsageError(f"{option} {name}=…: {name} is not among the --tasks")
-
-    def _check_packages(self, allowed: bool) -> None:
-        from mergecore.evaluate.backends import need
-
-        need("torch", "generate")
-        need("transformers", "generate")
-        for task in self.native:
-            for package in task.packages:
-                need(package, "tasks")
-            if task.runs_code:
-                if not allowed:
-                    raise click.UsageError(
-                        f"{task.name} runs code that the model writes; --allow-code-execution"
-                        " allows it, in a sandbox"
-                    )
-                from mergecore.evaluate.tasks import sandbox
-
-                sandbox.check()
-
-    def _asked(self) -> tuple[list[Asked], dict[str, Any]]:
-        """The items, and what they come from."""
-        from mergecore.evaluate.tasks import data, run
-
-        asked, about = [], {}
-        for task in self.native:
-            found = data.load(task, self.data)
-            shots = self._shots(task)
-            plain = self.template == _PLAIN
-            asked.append(run.ask(task, found.rows, shots, plain=plain, limit=self.given["limit"]))
-            about[task.name] = {"few_shot": shots, "data": found.digest}
-        return asked, about
-
-    def _shots(self, task: Task) -> int:
-        shots = self.few_shot.get(task.name, self.few_shot.get("", task.usual_examples))
-        if shots > task.examples:
-            most = f"at most {task.examples}" if task.examples else "no"
-            raise click.UsageError(f"--few-shot {shots}: {task.name} has {most} worked examples")
-        return shots
-
-    def run(self) -> Tested:
-        """Does it."""
-        from mergecore.evaluate.tasks import run
-
-        given = self.given
-        out = given["out"] or f"{Path(self.model).name}-tasks.jsonl"
-        total = sum(len(entry.items) for entry in self.asked)
-        with terminal.steps("testing", total, shown=not self.quiet) as step:
-            return run.assess(
-                self.model,
-                self.asked,
-                out,
-                self._backend,
-                self._settings(),
-                max_tokens=given["max_tokens"],
-                chat=self.template not in (None, _PLAIN),
-                normalized=given["length_normalized"],
-                overwrite=given["overwrite"],
-                others=self._others if self.harness else None,
-                progress=step,
-            )
-
-    def _settings(self) -> dict[str, Any]:
-        """A higher limit goes on, except in the harness, whose figures are of all its items."""
-        harness = self.harness and {"tasks": self.harness.names, "limit": self.given["limit"]}
-        if harness:
-            harness["few_shot"] = {name: self.few_shot[name] for name in self._own_shots()}
-        return {
-            "model": self.model,
-            "tasks": self.about,
-            "harness": harness,
-            "dtype": self.given["dtype"] or "auto",
-            "chat_template": self.template,
-            "max_tokens": self.given["max_tokens"],
-            "length_normalized": self.given["length_normalized"],
-        }
-
-    def _own_shots(self) -> list[str]:
-        names = self.harness.names if self.harness else []
-        return [name for name in self.few_shot if name in names or not name]
-
-    def _backend(self) -> Transformers:
-        from mergecore.evaluate.backends.transformers import Transformers
-
-        template = None if self.template == _OWN else self.template
-        if template is None and self.template is None and not self._talks():
-            template = _PLAIN  # a model that does not chat can still choose
-        return Transformers(
-            self.folder,
-            self.model,
-            template=template,
-            dtype=self.given["dtype"],
-            device=self.given["device"],
-            batch_size=self.given["batch_size"],
-        )
-
-    def _talks(self) -> bool:
-        return any(task.score is not None for task in self.native)
-
-    def _others(self, stage: Any) -> list[dict[str, Any]]:
-        assert self.harness is not None
-        everywhere = self.few_shot.get("")
-        shots = {} if everywhere is None else dict.fromkeys(self.harness.names, everywhere)
-        return self.harness.run(
-            self.folder,
-            stage,
-            dtype=self.given["dtype"],
-            device=self.given["device"],
-            batch_size=self.given["batch_size"],
-            few_shot={**shots, **self.few_shot},
-            limit=self.given["limit"],
-            chat=self.template == _OWN,
-        )
 
 
 def _print(tested: Tested) -> None:

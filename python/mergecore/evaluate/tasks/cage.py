@@ -2,7 +2,7 @@
 
 Run by `sandbox` as `python -I -S -B cage.py ORDER`, with the program on standard input; it may use
 the standard library alone. The kernel does the work: namespaces of its own for network, mounts,
-processes and messages, every mount read-only but one small folder in memory, home and /proc empty,
+processes and messages, every mount read-only but one small folder in memory, homes and /proc empty,
 and limits.
 
 Three processes: this one, outside, which hands on the exit status; the first of the new process
@@ -47,7 +47,7 @@ def main(order: dict[str, Any]) -> int:
     first = os.fork()
     if first == 0:
         _die_with_parent()
-        _close_disks(order["folder"], order["home"], order["prefix"], order["disk"])
+        _close_disks(order["folder"], order["homes"], order["prefix"], order["disk"])
         os._exit(_start(program, order, user))
     return _status_of(first)
 
@@ -92,18 +92,18 @@ def _map_user(user: int, group: int) -> None:
             file.write(line)
 
 
-def _close_disks(folder: str, home: str, python: str, room: int) -> None:
-    """All that is mounted becomes read-only, home empty but for Python, and `folder` a memory disk.
+def _close_disks(folder: str, homes: list[str], python: str, room: int) -> None:
+    """Makes all mounts read-only, homes empty but for Python, and `folder` a disk in memory.
 
     The Python that runs may lie in the home of root, where nobody else can look: it is held open,
     and put back at its place in the empty home.
     """
     _call("mount", None, b"/", None, _RECURSIVE | _PRIVATE, None)
     held = os.open(python, os.O_PATH)
-    inside = os.path.commonpath([home, python]) == home
-    _empty(home, "64k")
-    if inside:
-        os.makedirs(python)
+    for home in homes:
+        _empty(home, "64k")
+    if any(os.path.commonpath([home, python]) == home for home in homes):
+        os.makedirs(python, exist_ok=True)
         source = f"/proc/self/fd/{held}".encode()
         _call("mount", source, os.fsencode(python), None, _BIND | _RECURSIVE, None)
     os.makedirs(folder, exist_ok=True)

@@ -25,12 +25,15 @@ from mergecore.evaluate.tasks.summary import summary
 class Harness:
     """The harness's tasks for one model."""
 
-    def __init__(self, names: Sequence[str], include_path: str | None = None) -> None:
+    def __init__(
+        self, names: Sequence[str], include_path: str | None = None, *, quiet: bool = False
+    ) -> None:
         """Looks the tasks up, before any model is loaded.
 
         Args:
             names: Of its tasks or groups of them.
             include_path: A folder with tasks of the user's own, looked at instead of the harness's.
+            quiet: Nothing that it prints is shown.
 
         Raises:
             RecipeError: It is not installed, or does not know a name.
@@ -43,7 +46,8 @@ class Harness:
             )
         need("torch", "generate")
         need("transformers", "generate")
-        with _quiet():
+        self._quiet = quiet
+        with _hushed(quiet):
             from lm_eval.tasks import TaskManager
 
             self._tasks = TaskManager(
@@ -94,7 +98,7 @@ class Harness:
             else:
                 results = None
             if results is None:
-                with _failing(name):
+                with _failing(name), _hushed(self._quiet):
                     model = model or _model(folder, dtype, device, batch_size)
                     text = self._evaluated(model, name, few_shot.get(name), limit, chat)
                 unfinished = file.with_name(file.name + ".partial")
@@ -160,19 +164,28 @@ def _row(name: str, task: str, sample: dict[str, Any]) -> Row:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Standard output is for results, and the harness has a logger of its own."""
+def _hushed(quiet: bool) -> Iterator[None]:
+    """Standard output is for results; and git and others write on standard error."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
     with contextlib.redirect_stdout(sys.stderr):
-        yield
+        if not quiet:
+            yield
+            return
+        kept = os.dup(2)
+        try:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)  # of this process's children too
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 @contextlib.contextmanager
 def _failing(name: str) -> Iterator[None]:
     try:
-        with _quiet():
-            yield
+        yield
     except Exception as error:  # of its own, of datasets, of the hub: all mean the same here
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if "unsafe" in reason:

@@ -38,6 +38,9 @@ def program(code: str, row: Row) -> str:
 
 def _ask(rows: Sequence[Row], few_shot: int, plain: bool) -> list[Item]:
     by_number = {_number(row): row for row in rows}
+    for number, row in by_number.items():
+        if not isinstance(row["test_list"], list):
+            raise RecipeError(f"mbpp: the test_list of task {number} is no list of asserts")
     shown = [by_number[number] for number in _SHOWN[:few_shot] if number in by_number]
     asked = [row for number, row in by_number.items() if number in _ASKED]
     if not asked:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import secrets
 import selectors
 import signal
@@ -119,7 +120,7 @@ def _process(folder: str, proof: int, limits: Limits) -> subprocess.Popen[bytes]
     order = {
         "python": python,
         "folder": os.path.realpath(folder),
-        "home": os.path.realpath(Path.home()),
+        "homes": _homes(),
         "prefix": os.path.realpath(sys.base_prefix),
         "disk": limits.disk,
         "proof": proof,
@@ -140,6 +141,13 @@ def _process(folder: str, proof: int, limits: Limits) -> subprocess.Popen[bytes]
         pass_fds=(proof,),
         start_new_session=True,
     )
+
+
+def _homes() -> list[str]:
+    """The user's folder, by the environment and by the system; they need not be one."""
+    entries = [os.environ.get("HOME", "/"), pwd.getpwuid(os.getuid()).pw_dir]
+    found = {os.path.realpath(path) for path in entries if os.path.isdir(path)} - {"/"}
+    return [path for path in sorted(found) if not found & set(map(str, Path(path).parents))]
 
 
 def _watched(process: subprocess.Popen[bytes], text: str, limits: Limits) -> tuple[bytes, bool]:
