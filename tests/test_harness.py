@@ -13,6 +13,8 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from mergecore import pocket
+from mergecore.evaluate.backends.transformers import Transformers
+from mergecore.evaluate.likelihood import Options, likelihoods
 from mergecore.evaluate.tasks import harness
 
 SFT = pocket.path("sft")
@@ -92,6 +94,23 @@ def test_what_is_there_is_not_run_again(command, refused, stand_in, tmp_path):
     assert stand_in[1]["apply_chat_template"] is True
 
 
+def test_its_own_task_of_a_name_that_mergecore_has(command, stand_in, monkeypatch, tmp_path):
+    task = "gsm8k"
+    monkeypatch.setitem(RESULTS, "samples", {task: RESULTS["samples"]["colours"]})
+    monkeypatch.setitem(RESULTS, "results", {task: {}})
+    sys.modules["lm_eval.tasks"].TaskManager().all_tasks.append(task)
+    (tmp_path / "sum.jsonl").write_text('{"question": "1 + 1?", "answer": "#### 2"}\n')
+    line = ["tasks", SFT, "--tasks", "gsm8k,harness:gsm8k", "--data", "gsm8k=sum.jsonl", "--out",
+            "t.jsonl", "--max-tokens", "2"]  # fmt: skip
+    for calls in (1, 1):
+        found = json.loads(command(*line, "--json").out)["tasks"]
+        assert [entry["task"] for entry in found] == ["gsm8k", "harness:gsm8k"]
+        assert [entry["n"] for entry in found] == [1, 2]
+        assert len(stand_in) == calls
+    ids = [json.loads(row)["id"] for row in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert ids == ["gsm8k/0", "harness:gsm8k/0", "harness:gsm8k/1"]
+
+
 def test_what_it_cannot_run_is_one_line(command, refused, stand_in):
     line = ["tasks", SFT, "--tasks", "colours", "--out", "t.jsonl"]
     answer = command(*line, "--limit", "7", "--allow-code-execution")
@@ -119,10 +138,20 @@ def test_the_harness_itself(command, tmp_path, monkeypatch):
         "doc_to_target: '{{a}}'\ndoc_to_choice: [a b, x]\n"
         "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
     )
-    answer = command("tasks", SFT, "--tasks", "words", "--include-path", tmp_path, "--out",
-                     "t.jsonl", "--json")  # fmt: skip
+    answer = command("tasks", SFT, "--tasks", "words", "--dtype", "float32", "--include-path",
+                     tmp_path, "--out", "t.jsonl", "--json")  # fmt: skip
     assert answer.status == 0, answer.err
     (found,) = json.loads(answer.out)["tasks"]
     assert (found["n"], found["method"]) == (2, "wilson")
     kept = json.loads((tmp_path / "t.jsonl.words.json").read_text())
     assert kept["results"]["words"]["acc,none"] == found["score"]
+    # It finds the same log-likelihoods of the same text.
+    ours = {}
+    model = Transformers(SFT, "sft", template="none", dtype="float32")
+    items = [Options(n, f"sort: {n} a =", ("a b", "x")) for n in ("b", "c")]
+    likelihoods(model, items, lambda found: ours.update({found.id: found.values}))
+    theirs = [
+        [value for value, _ in sample["filtered_resps"]] for sample in kept["samples"]["words"]
+    ]
+    for found, expected in zip(ours.values(), theirs, strict=True):
+        assert list(found) == pytest.approx(expected, abs=1e-3)

@@ -145,7 +145,7 @@ def test_there_is_no_network():
 @pytest.fixture
 def open_folder():
     """A folder that anyone may enter: pytest's own only its user may."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         os.chmod(folder, 0o777)
         yield Path(folder).resolve()
 
@@ -193,6 +193,19 @@ assert os.listdir() == ["program.py"]
 """
     ran = sandbox.run(look)
     assert ran.finished, ran.output
+
+
+def test_sockets_of_services_are_out_of_sight():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        address = f"{folder}/service"
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(address)
+            server.listen()
+            os.chmod(address, 0o777)
+            call = f"import socket\nsocket.socket(socket.AF_UNIX).connect({address!r})"
+            assert "FileNotFoundError" in sandbox.run(call).outcome
+    assert sandbox.run("import os; assert os.listdir('/run') == []").finished
 
 
 def test_files_of_others_can_be_read():

@@ -18,7 +18,7 @@ from mergecore.errors import RecipeError, RunError
 from mergecore.evaluate.backends import is_installed, need
 from mergecore.evaluate.rows import Row
 from mergecore.evaluate.stage import Stage
-from mergecore.evaluate.tasks import GROUPS, TASKS, near
+from mergecore.evaluate.tasks import GROUPS, HARNESS, TASKS, near
 from mergecore.evaluate.tasks.summary import summary
 
 
@@ -93,7 +93,7 @@ class Harness:
         for name in self.names:
             file = stage.path.with_name(f"{stage.path.name}.{name.replace('/', '_')}.json")
             # A file without rows may come from before --overwrite.
-            if any(row["id"].startswith(f"{name}/") for row in stage.done.values()):
+            if any(row["id"].startswith(f"{_called(name)}/") for row in stage.done.values()):
                 results = json.loads(file.read_text("utf-8")) if file.exists() else None
             else:
                 results = None
@@ -145,22 +145,30 @@ def _added(name: str, results: dict[str, Any], stage: Stage) -> list[dict[str, A
             if row["id"] not in stage.done:
                 stage.add(row)
         said = {"metric": rows[0]["metric"] if rows else None, "harness": results["results"][task]}
-        found.append({**summary(task, rows), **said})
+        called = _called(name) if task == name else task
+        found.append({**summary(called, rows), **said})
     return found
 
 
 def _row(name: str, task: str, sample: dict[str, Any]) -> Row:
     metric = next(iter(sample.get("metrics") or []), None)
     value = sample.get(metric) if metric else None
+    whole = _called(name)
+    within = whole if task == name else f"{whole}/{task}"
     return {
-        "id": f"{name}/{sample['doc_id']}" if task == name else f"{name}/{task}/{sample['doc_id']}",
-        "task": task,
+        "id": f"{within}/{sample['doc_id']}",
+        "task": whole if task == name else task,
         "prediction": sample["filtered_resps"],
         "reference": sample["target"],
         # Perplexities come as sums and counts: no item has one of its own.
         "score": float(value) if isinstance(value, bool | int | float) else None,
         "metric": metric,
     }
+
+
+def _called(name: str) -> str:
+    """What rows call a task: one of mergecore's may have the same name."""
+    return f"{HARNESS}{name}" if name in TASKS else name
 
 
 @contextlib.contextmanager

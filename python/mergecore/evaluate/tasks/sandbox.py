@@ -104,8 +104,9 @@ def run(program: str, limits: Limits | None = None) -> Ran:
     last = output.strip().rpartition("\n")[2][:200]
     if not seen.startswith(b"+") and in_time:
         raise RunError(
-            f"the sandbox for code cannot be built here ({last or 'no reason given'}): user"
-            " namespaces must be allowed (in a container by its seccomp profile)"
+            f"the sandbox for code cannot be built here ({last or 'no reason given'}): it needs"
+            " namespaces, which a container's seccomp profile may forbid, and a Python that any"
+            " user may run"
         )
     if not in_time:
         return Ran(False, "timed out", output)
@@ -120,7 +121,7 @@ def _process(folder: str, proof: int, limits: Limits) -> subprocess.Popen[bytes]
     order = {
         "python": python,
         "folder": os.path.realpath(folder),
-        "homes": _homes(),
+        "emptied": _emptied(),
         "prefix": os.path.realpath(sys.base_prefix),
         "disk": limits.disk,
         "proof": proof,
@@ -143,10 +144,11 @@ def _process(folder: str, proof: int, limits: Limits) -> subprocess.Popen[bytes]
     )
 
 
-def _homes() -> list[str]:
-    """The user's folder, by the environment and by the system; they need not be one."""
-    entries = [os.environ.get("HOME", "/"), pwd.getpwuid(os.getuid()).pw_dir]
-    found = {os.path.realpath(path) for path in entries if os.path.isdir(path)} - {"/"}
+def _emptied() -> list[str]:
+    """The user's own folders, and those where sockets lie: a container service's is a way out."""
+    homes = [os.environ.get("HOME", "/"), pwd.getpwuid(os.getuid()).pw_dir]
+    paths = [*homes, "/run", "/tmp", tempfile.gettempdir()]
+    found = {os.path.realpath(path) for path in paths if os.path.isdir(path)} - {"/"}
     return [path for path in sorted(found) if not found & set(map(str, Path(path).parents))]
 
 
