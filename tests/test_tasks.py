@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -361,6 +362,16 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(command, refuse
     assert "data" in refused(*arguments)
     assert command(*arguments, "--overwrite", "--quiet").out == ""
     assert len(asked) == 6
+
+
+def test_other_weights_under_the_same_name_are_refused(command, refused, sums, says):
+    says(lambda text: "6")
+    shutil.copytree(SFT, sums.parent / "model")
+    line = ["tasks", "model", "--tasks", "gsm8k", "--data", f"gsm8k={sums}", "--out", "t.jsonl"]
+    assert command(*line).status == 0
+    assert command(*line).status == 0
+    os.utime(sums.parent / "model/model.safetensors", (1, 1))
+    assert "weights" in refused(*line)
 
 
 def test_a_killed_run_goes_on(command, tmp_path):

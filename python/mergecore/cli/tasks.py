@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mergecore.cli import options, terminal
+from mergecore.cli import answering, options, terminal
 
 if TYPE_CHECKING:
     from mergecore.evaluate.tasks.run import Tested
@@ -110,8 +110,9 @@ def tasks(model: str, names: list[str], as_json: bool, quiet: bool, **given: Any
     from mergecore.evaluate.tasks.request import Prepared, Request
 
     prepared = Prepared(Request(model, names, quiet=not shown, **given))
-    with terminal.steps("testing", prepared.items, shown=shown) as step:
-        tested = prepared.run(step)
+    about = {"weights": answering.fingerprint(prepared.folder)}
+    with terminal.count("items", shown=shown) as progress:
+        tested = prepared.run(about=about, progress=progress)
     if as_json:
         terminal.object_as_json(asdict(tested))
     elif not quiet:

@@ -71,16 +71,17 @@ class Prepared:
             self._ask(task)
         self.folder = hub.locate(request.model, quiet=request.quiet)
 
-    @property
-    def items(self) -> int:
-        """How many mergecore itself asks."""
-        return sum(len(entry.items) for entry in self.asked)
-
-    def run(self, progress: Callable[[], None] | None = None) -> Tested:
+    def run(
+        self,
+        *,
+        about: dict[str, Any] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tested:
         """Does it.
 
         Args:
-            progress: Called after each row.
+            about: What else decides the rows, for the record.
+            progress: Called with mergecore's own items that are done and all of them.
 
         Raises:
             MergecoreError: As `assess` says.
@@ -91,7 +92,7 @@ class Prepared:
             self.asked,
             request.out or f"{Path(request.model).name}-tasks.jsonl",
             self._backend,
-            self._settings(),
+            {**self._settings(), **(about or {})},
             max_tokens=request.max_tokens,
             chat=request.chat_template not in (None, PLAIN),
             normalized=request.length_normalized,

@@ -61,7 +61,7 @@ def assess(
     normalized: bool = False,
     overwrite: bool = False,
     others: Others | None = None,
-    progress: Callable[[], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Tested:
     """Asks a model every item, and goes on where an earlier run ended.
 
@@ -76,7 +76,7 @@ def assess(
         normalized: A choice's log-likelihood counts by the byte of its answer.
         overwrite: Begin anew.
         others: The harness's tasks, after these.
-        progress: Called after each row.
+        progress: Called with the items of these tasks that are done, and all of them.
 
     Raises:
         RunError: Some items got no answer; the others are in the file.
@@ -92,6 +92,7 @@ def assess(
 
     with open_stage(out, "tasks", settings, overwrite=overwrite) as stage:
         before = len(stage.done)
+        wanted = [key for entry in asked for key in entry.items]
 
         def tell(row: Row | Refused) -> None:
             if isinstance(row, Refused):
@@ -99,7 +100,7 @@ def assess(
                 return
             stage.add(row)
             if progress is not None:
-                progress()
+                progress(sum(key in stage.done for key in wanted), len(wanted))
 
         for entry in asked:
             left = {key: item for key, item in entry.items.items() if key not in stage.done}
