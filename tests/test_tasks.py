@@ -164,6 +164,7 @@ def test_worked_examples_are_turns_of_a_chat_or_one_text():
         ("Here:\n```python\nx = 1\n```\nwell", "x = 1"),
         ("[BEGIN]\n```\nx = 1\n```\n[DONE]", "x = 1"),
         ("    x = 1", "    x = 1"),
+        (" x = 1\ny = 2", "x = 1\ny = 2"),
         ("```py\nx = 1", "x = 1"),
     ],
 )

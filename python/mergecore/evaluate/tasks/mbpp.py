@@ -27,7 +27,9 @@ def code_of(output: str) -> str:
     """The code of an answer: what is fenced, or what stands before [DONE]."""
     code = before(output.rpartition("[BEGIN]")[2], ("[DONE]",))
     fenced = _FENCE.search(code)
-    return (fenced[1] if fenced else code).strip("\n")
+    code = (fenced[1] if fenced else code).strip("\n")
+    # Some tokenizers write the space of an answer's first word.
+    return code if code.startswith("  ") else code.removeprefix(" ")
 
 
 def program(code: str, row: Row) -> str:
