@@ -27,6 +27,7 @@ _COMMANDS = {
     "generate": "Let a model answer prompts.",
     "reward": "Score responses with a reward model.",
     "judge": "Say which responses are repetitive, code-switched or nonsense.",
+    "tasks": "Test a model in benchmarks.",
     "evaluate": "Did the merge get better, or did it collapse? All of it, beside its parents.",
     "demo": "Merge shipped models and test them: the idea in a minute.",
 }
