@@ -169,6 +169,34 @@ def test_words_of_another_byte_pair_tokenizer_can_be_reached(tmp_path):
     assert joined.token_to_id("<|end|>") == len(joined.get_vocab()) - 1
 
 
+def test_texts_come_back_from_a_union_of_unigrams(tmp_path):
+    tales = vocabularies.unigram(vocabularies.TEXTS["tales"], 70, ["<tale>"])
+    sums = vocabularies.unigram(vocabularies.TEXTS["sums"], 80, ["<sum>"])
+    vocabularies.save(tmp_path / "tales", tales, 1)
+    vocabularies.save(tmp_path / "sums", sums, 2)
+    out, _ = merge(tmp_path, "tales", "sums")
+    union = Tokenizer.from_file(str(out / "tokenizer.json"))
+    ids = tales.get_vocab()
+    assert {token: union.token_to_id(token) for token in ids} == ids
+    assert union.get_vocab().keys() == ids.keys() | sums.get_vocab().keys()
+    for text in vocabularies.TEXTS.values():
+        assert union.decode(union.encode(text).ids) == text
+    found = union.encode("<sum>eleven<tale>").tokens
+    assert (found[0], found[-1]) == ("<sum>", "<tale>")
+    only = sums.get_vocab().keys() - ids.keys()
+    assert only & set(union.encode(vocabularies.TEXTS["sums"]).tokens)
+
+
+def test_a_unigram_goes_without_the_words_that_have_no_row(tmp_path):
+    tales = vocabularies.unigram(vocabularies.TEXTS["tales"], 70)
+    vocabularies.save(tmp_path / "tales", tales, 1, rows=tales.get_vocab_size() - 2)
+    vocabularies.save(tmp_path / "again", tales, 2, rows=tales.get_vocab_size() - 2)
+    out, _ = merge(tmp_path, "tales", "again", tokenizer_source="base")
+    union = Tokenizer.from_file(str(out / "tokenizer.json"))
+    assert union.get_vocab_size() == tales.get_vocab_size() - 2
+    assert union.get_vocab().items() <= tales.get_vocab().items()
+
+
 def test_a_thousand_texts_come_back_from_a_union_of_pocket_models(tmp_path):
     transformers = pytest.importorskip("transformers", reason="the extra `torch` is not installed")
     for name in ("sft", "sort"):
