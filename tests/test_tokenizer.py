@@ -376,6 +376,42 @@ def test_named_templates_render(name, family):
     assert text.index("be kind") < text.index("hello") < text.index("hi") < text.index("bye")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {"content": "<q>"}}}', "'x'"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"-3": {"content": "<q>"}}}', "'-3'"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"99": "<q>"}}', "<q>: no token"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"99": {}}}', "'99'"),
+        ("tokenizer_config.json", "[]", "tokenizer_config.json: is no JSON object"),
+        ("tokenizer_config.json", "{", "is not JSON"),
+        ("chat_template.jinja", b"\xff\xfe", "chat_template.jinja: is no UTF-8 text"),
+        ("tokenizer.json", "{}", "is no tokenizer"),
+    ],
+)
+def test_a_tokenizer_s_file_that_is_damaged_is_named(family, name, content, words):
+    file = family / "chat" / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ModelError) as refused:
+        merge(family, "base", "chat", chat_template="auto")
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not (family / "out").exists()
+
+
+def test_templates_that_are_none_are_passed_over(family):
+    settings = {"chat_template": ["none", None, {"name": "tool", "template": CHAT}]}
+    (family / "base" / "tokenizer_config.json").write_text(json.dumps(settings))
+    out, _ = merge(family, "base", "base", tokenizer_source=None, chat_template="auto")
+    assert (out / "chat_template.jinja").read_text() == CHAT
+
+
+def test_a_template_needs_a_tokenizer(family):
+    (family / "base" / "tokenizer_config.json").write_text("[1]")
+    with pytest.raises(RecipeError, match="needs a tokenizer"):
+        merge(family, "base", "base", tokenizer_source=None, chat_template="chatml")
+
+
 def test_the_recipe_as_run_asks_for_the_same_again(family, monkeypatch):
     out, _ = merge(family, "base", "chat", "other")
     monkeypatch.chdir(family)
