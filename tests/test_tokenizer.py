@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 import checkpoints
 import mergecore
 import vocabularies
-from mergecore import ModelError, RecipeError, pocket
+from mergecore import ModelError, ModelNotFoundError, RecipeError, pocket
 from mergecore.tokenizer.alignment import align
 from mergecore.tokenizer.tokens import Tokenizer as Tokens
 
@@ -154,6 +154,15 @@ def test_a_tied_and_an_untied_model_align_embedding_and_head(family):
     merged = vocabularies.rows(out, HEAD)
     np.testing.assert_allclose(merged["<x>"], tied["<x>"], rtol=1e-5)
     np.testing.assert_allclose(merged["one"], (tied["one"] + base["one"]) / 2, rtol=1e-5)
+
+
+def test_a_token_that_a_tied_model_lacks_takes_its_row_of_the_head_from_a_head(family):
+    vocabularies.save(family / "tied", vocabularies.words(NUMBERS), 7, tied=True)
+    out, _ = merge(family, "tied", "chat")
+    for tensor in (EMBEDDING, HEAD):
+        merged, chat = vocabularies.rows(out, tensor), vocabularies.rows(family / "chat", tensor)
+        np.testing.assert_array_equal(merged["<user>"], chat["<user>"])
+    assert config_of(out)["tie_word_embeddings"] is False
 
 
 def test_words_of_another_byte_pair_tokenizer_can_be_reached(tmp_path):
@@ -311,6 +320,18 @@ def test_what_makes_no_sense_is_refused_by_name(family, keys, words):
     assert not (family / "out").exists()
 
 
+def test_a_tokenizer_is_its_model_s_whichever_way_the_model_is_called(family, monkeypatch):
+    monkeypatch.chdir(family)
+    recipe = {"merge_method": "linear", "models": ["base", "chat"], "tokenizer_source": "./chat/"}
+    mergecore.run(recipe, "out")
+    assert config_of(family / "out")["eos_token_id"] == 10  # chat is the donor
+    recipe["tokenizer"] = {"tokens": {"one": {"source": "./chat", "force": True}}}
+    del recipe["tokenizer_source"]
+    mergecore.run(recipe, "again")
+    merged, chat = (vocabularies.rows(family / name)["one"] for name in ("again", "chat"))
+    np.testing.assert_array_equal(merged, chat)
+
+
 def test_a_token_s_source_must_have_it(family):
     tokens = {"<user>": {"source": str(family / "other")}}
     recipe = {
@@ -454,7 +475,13 @@ def test_a_document_s_tokenizer_is_had_where_the_document_is_merged(family):
     (family / "both.json").write_text(json.dumps([first, last]))
     mergecore.run(family / "both.json", family / "out")
     assert {"nine", "<call>", "one"} <= set(vocabularies.rows(family / "out"))
-    last["models"].pop()
-    (family / "both.json").write_text(json.dumps([first, last]))
-    with pytest.raises(RecipeError, match="a document not merged here"):
-        mergecore.run(family / "both.json", family / "again")
+    gone = {**last, "tokenizer_source": str(family / "gone")}
+    idle = {**last, "models": [str(family / "chat")]}
+    for wrong, refusal, words in (
+        (gone, ModelNotFoundError, "no such file"),
+        (idle, RecipeError, "a document not merged here"),
+    ):
+        (family / "both.json").write_text(json.dumps([first, wrong]))
+        with pytest.raises(refusal, match=words):
+            mergecore.run(family / "both.json", family / "again")
+        assert not (family / "again.partial").exists()  # before the first is merged
