@@ -81,9 +81,8 @@ impl Vocabulary {
                 )));
             }
             let spoken = model.tensors.keys().filter(|name| names::over_vocabulary(name));
-            let tensors = spoken
-                .chain(heads_lacking(model, models))
-                .map(|name| Ok((name.clone(), self.tensor(name, model, map, &made, models)?)));
+            let tensors =
+                spoken.chain(heads_lacking(model, models)).map(|name| Ok((name.clone(), self.tensor(name, model, map, &made, models)?)));
             aligned.push(tensors.collect::<Result<Vec<_>>>()?);
         }
         for (model, tensors) in models.iter_mut().zip(aligned) {
