@@ -16,6 +16,7 @@ import checkpoints
 import mergecore
 import vocabularies
 from mergecore import ModelError, ModelNotFoundError, RecipeError, pocket
+from mergecore.cli import main
 from mergecore.tokenizer.alignment import align
 from mergecore.tokenizer.tokens import Tokenizer as Tokens
 
@@ -354,6 +355,16 @@ def test_a_model_without_a_tokenizer_is_taken_for_the_base_or_refused(family):
     assert any("taken to be" in note for note in report.notes)
     with pytest.raises(ModelError, match="AutoTokenizer"):
         merge(family, "bare", "base", out="again")
+
+
+def test_what_a_model_learnt_with_new_tokens_is_extrapolated(family):
+    arguments = ("extrapolate", "--from", str(family / "base"), "--to", str(family / "chat"))
+    arguments += ("--alpha", "0.5", "--out", str(family / "out"), "--tokenizer-source")
+    assert main([*arguments, str(family / "chat")]) == 0
+    merged, base, chat = (vocabularies.rows(family / name) for name in ("out", "base", "chat"))
+    np.testing.assert_array_equal(merged["<user>"], chat["<user>"])  # the base's row is chat's
+    expected = chat["one"] + 0.5 * (chat["one"] - base["one"])
+    np.testing.assert_allclose(merged["one"], expected, rtol=1e-5)
 
 
 def test_without_the_key_different_vocabularies_are_refused_with_the_way_out(family):
