@@ -73,6 +73,11 @@ def test_requests(refused, family, tmp_path, arguments, says):
         ("- a list\n", "mapping"),
         ("merge_method: linear\nmodels: [{model: a}, {model: b}]\nseed: 2020-01-01\n", "seed"),
         ("merge_method: linear\nmodels: a\n", "models"),
+        ("merge_method: linear\nslices: 3\n", "slices is a list"),
+        (
+            "merge_method: linear\nmodules: {defualt: {models: [a, b]}}\n",
+            'did you mean "default"',
+        ),
         ("merge_method: linear\nmodels: &a [*a]\n", "itself"),
         ("models: [{model: a}]\n", "merge_method"),
         ("merge_method: linear\nmodels: [{model: a}, {model: gone}]\n", "gone"),

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 import checkpoints
 import mergecore
 import vocabularies
-from mergecore import ModelError, RecipeError, pocket
+from mergecore import ModelError, ModelNotFoundError, RecipeError, pocket
+from mergecore.cli import main
 from mergecore.tokenizer.alignment import align
 from mergecore.tokenizer.tokens import Tokenizer as Tokens
 
@@ -156,6 +157,15 @@ def test_a_tied_and_an_untied_model_align_embedding_and_head(family):
     np.testing.assert_allclose(merged["one"], (tied["one"] + base["one"]) / 2, rtol=1e-5)
 
 
+def test_a_token_that_a_tied_model_lacks_takes_its_row_of_the_head_from_a_head(family):
+    vocabularies.save(family / "tied", vocabularies.words(NUMBERS), 7, tied=True)
+    out, _ = merge(family, "tied", "chat")
+    for tensor in (EMBEDDING, HEAD):
+        merged, chat = vocabularies.rows(out, tensor), vocabularies.rows(family / "chat", tensor)
+        np.testing.assert_array_equal(merged["<user>"], chat["<user>"])
+    assert config_of(out)["tie_word_embeddings"] is False
+
+
 def test_words_of_another_byte_pair_tokenizer_can_be_reached(tmp_path):
     tales, sums = vocabularies.TEXTS["tales"], vocabularies.TEXTS["sums"]
     vocabularies.save(tmp_path / "a", vocabularies.bpe(tales, 300), 1)
@@ -167,6 +177,34 @@ def test_words_of_another_byte_pair_tokenizer_can_be_reached(tmp_path):
     assert set(joined.encode(sums).tokens) & new
     assert joined.encode(tales).tokens == own.encode(tales).tokens
     assert joined.token_to_id("<|end|>") == len(joined.get_vocab()) - 1
+
+
+def test_texts_come_back_from_a_union_of_unigrams(tmp_path):
+    tales = vocabularies.unigram(vocabularies.TEXTS["tales"], 70, ["<tale>"])
+    sums = vocabularies.unigram(vocabularies.TEXTS["sums"], 80, ["<sum>"])
+    vocabularies.save(tmp_path / "tales", tales, 1)
+    vocabularies.save(tmp_path / "sums", sums, 2)
+    out, _ = merge(tmp_path, "tales", "sums")
+    union = Tokenizer.from_file(str(out / "tokenizer.json"))
+    ids = tales.get_vocab()
+    assert {token: union.token_to_id(token) for token in ids} == ids
+    assert union.get_vocab().keys() == ids.keys() | sums.get_vocab().keys()
+    for text in vocabularies.TEXTS.values():
+        assert union.decode(union.encode(text).ids) == text
+    found = union.encode("<sum>eleven<tale>").tokens
+    assert (found[0], found[-1]) == ("<sum>", "<tale>")
+    only = sums.get_vocab().keys() - ids.keys()
+    assert only & set(union.encode(vocabularies.TEXTS["sums"]).tokens)
+
+
+def test_a_unigram_goes_without_the_words_that_have_no_row(tmp_path):
+    tales = vocabularies.unigram(vocabularies.TEXTS["tales"], 70)
+    vocabularies.save(tmp_path / "tales", tales, 1, rows=tales.get_vocab_size() - 2)
+    vocabularies.save(tmp_path / "again", tales, 2, rows=tales.get_vocab_size() - 2)
+    out, _ = merge(tmp_path, "tales", "again", tokenizer_source="base")
+    union = Tokenizer.from_file(str(out / "tokenizer.json"))
+    assert union.get_vocab_size() == tales.get_vocab_size() - 2
+    assert union.get_vocab().items() <= tales.get_vocab().items()
 
 
 def test_a_thousand_texts_come_back_from_a_union_of_pocket_models(tmp_path):
@@ -283,6 +321,18 @@ def test_what_makes_no_sense_is_refused_by_name(family, keys, words):
     assert not (family / "out").exists()
 
 
+def test_a_tokenizer_is_its_model_s_whichever_way_the_model_is_called(family, monkeypatch):
+    monkeypatch.chdir(family)
+    recipe = {"merge_method": "linear", "models": ["base", "chat"], "tokenizer_source": "./chat/"}
+    mergecore.run(recipe, "out")
+    assert config_of(family / "out")["eos_token_id"] == 10  # chat is the donor
+    recipe["tokenizer"] = {"tokens": {"one": {"source": "./chat", "force": True}}}
+    del recipe["tokenizer_source"]
+    mergecore.run(recipe, "again")
+    merged, chat = (vocabularies.rows(family / name)["one"] for name in ("again", "chat"))
+    np.testing.assert_array_equal(merged, chat)
+
+
 def test_a_token_s_source_must_have_it(family):
     tokens = {"<user>": {"source": str(family / "other")}}
     recipe = {
@@ -305,6 +355,16 @@ def test_a_model_without_a_tokenizer_is_taken_for_the_base_or_refused(family):
     assert any("taken to be" in note for note in report.notes)
     with pytest.raises(ModelError, match="AutoTokenizer"):
         merge(family, "bare", "base", out="again")
+
+
+def test_what_a_model_learnt_with_new_tokens_is_extrapolated(family):
+    arguments = ("extrapolate", "--from", str(family / "base"), "--to", str(family / "chat"))
+    arguments += ("--alpha", "0.5", "--out", str(family / "out"), "--tokenizer-source")
+    assert main([*arguments, str(family / "chat")]) == 0
+    merged, base, chat = (vocabularies.rows(family / name) for name in ("out", "base", "chat"))
+    np.testing.assert_array_equal(merged["<user>"], chat["<user>"])  # the base's row is chat's
+    expected = chat["one"] + 0.5 * (chat["one"] - base["one"])
+    np.testing.assert_allclose(merged["one"], expected, rtol=1e-5)
 
 
 def test_without_the_key_different_vocabularies_are_refused_with_the_way_out(family):
@@ -346,6 +406,42 @@ def test_named_templates_render(name, family):
     )
     assert [text.count(words) for _, words in turns] == [1, 1, 1, 1]
     assert text.index("be kind") < text.index("hello") < text.index("hi") < text.index("bye")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {"content": "<q>"}}}', "'x'"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"-3": {"content": "<q>"}}}', "'-3'"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"99": "<q>"}}', "<q>: no token"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"99": {}}}', "'99'"),
+        ("tokenizer_config.json", "[]", "tokenizer_config.json: is no JSON object"),
+        ("tokenizer_config.json", "{", "is not JSON"),
+        ("chat_template.jinja", b"\xff\xfe", "chat_template.jinja: is no UTF-8 text"),
+        ("tokenizer.json", "{}", "is no tokenizer"),
+    ],
+)
+def test_a_tokenizer_s_file_that_is_damaged_is_named(family, name, content, words):
+    file = family / "chat" / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ModelError) as refused:
+        merge(family, "base", "chat", chat_template="auto")
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not (family / "out").exists()
+
+
+def test_templates_that_are_none_are_passed_over(family):
+    settings = {"chat_template": ["none", None, {"name": "tool", "template": CHAT}]}
+    (family / "base" / "tokenizer_config.json").write_text(json.dumps(settings))
+    out, _ = merge(family, "base", "base", tokenizer_source=None, chat_template="auto")
+    assert (out / "chat_template.jinja").read_text() == CHAT
+
+
+def test_a_template_needs_a_tokenizer(family):
+    (family / "base" / "tokenizer_config.json").write_text("[1]")
+    with pytest.raises(RecipeError, match="needs a tokenizer"):
+        merge(family, "base", "base", tokenizer_source=None, chat_template="chatml")
 
 
 def test_the_recipe_as_run_asks_for_the_same_again(family, monkeypatch):
@@ -390,7 +486,13 @@ def test_a_document_s_tokenizer_is_had_where_the_document_is_merged(family):
     (family / "both.json").write_text(json.dumps([first, last]))
     mergecore.run(family / "both.json", family / "out")
     assert {"nine", "<call>", "one"} <= set(vocabularies.rows(family / "out"))
-    last["models"].pop()
-    (family / "both.json").write_text(json.dumps([first, last]))
-    with pytest.raises(RecipeError, match="a document not merged here"):
-        mergecore.run(family / "both.json", family / "again")
+    gone = {**last, "tokenizer_source": str(family / "gone")}
+    idle = {**last, "models": [str(family / "chat")]}
+    for wrong, refusal, words in (
+        (gone, ModelNotFoundError, "no such file"),
+        (idle, RecipeError, "a document not merged here"),
+    ):
+        (family / "both.json").write_text(json.dumps([first, wrong]))
+        with pytest.raises(refusal, match=words):
+            mergecore.run(family / "both.json", family / "again")
+        assert not (family / "again.partial").exists()  # before the first is merged

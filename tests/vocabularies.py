@@ -34,6 +34,23 @@ def bpe(text: str, size: int, added: Iterable[str] = ()) -> Tokenizer:
     return tokenizer
 
 
+def unigram(text: str, size: int, added: Iterable[str] = ()) -> Tokenizer:
+    """A Unigram tokenizer of a text, with tokens that are added behind its words."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=size,
+        special_tokens=["<s>", "</s>", "<unk>"],
+        initial_alphabet=list("abcdefghijklmnopqrstuvwxyz,:"),
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([text] * 4, trainer)
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in added])
+    return tokenizer
+
+
 def words(names: Iterable[str], added: Iterable[str] = ()) -> Tokenizer:
     """A tokenizer that knows whole words, numbered as they come."""
     known = ["<s>", "</s>", "<unk>", *names]

@@ -127,6 +127,7 @@ def check(documents: Sequence[Document], *, notes: Sequence[str] = (), **limits:
     for document in documents:
         with _speaking_of(document):
             inputs += planning.locate_outside(outside[document.name], limits.get("quiet", True))
+            planning.locate_lender(document.recipe, names, limits.get("quiet", True))
             if not document.uses:
                 plans[document.name] = _planned(document, limits, {})
     hidden = [

@@ -19,6 +19,7 @@ from mergecore.models.reference import split
 from mergecore.recipe import Recipe
 from mergecore.tokenizer import speech
 from mergecore.tokenizer.files import TokenizerFiles
+from mergecore.tokenizer.output import source_of
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called about ten times a second with the bytes done and the bytes in all."""
@@ -135,6 +136,19 @@ def outside(request: Recipe, documents: Mapping[str, Path]) -> list[str]:
     ]
 
 
+def locate_lender(request: Recipe, documents: Mapping[str, Path], quiet: bool = True) -> None:
+    """Finds the model that a recipe takes only the tokenizer of, if there is one.
+
+    Raises:
+        RecipeError: It is a document that is not merged there.
+        ModelNotFoundError: It is not to be had.
+    """
+    source = source_of(request)
+    if source in (None, "union", "base") or source in recipe.references_of(request):
+        return
+    _lender(str(source), documents, quiet)
+
+
 def locate_outside(references: Sequence[str], quiet: bool) -> list[str]:
     """Where the models and adapters of `outside` are; their headers are read.
 
@@ -162,11 +176,15 @@ def _checked(
     The engine checks the whole recipe before anything is downloaded; a base still to be found is
     stood in for, since a recipe without it would be refused.
     """
-    request = recipe.with_references(request, lambda reference: reference)
+    named = dict.fromkeys(recipe.references_of(request))
+
+    def note(reference: str) -> str:
+        named[reference] = None  # those of tokens come last: they are called as the models are
+        return reference
+
+    request = recipe.with_references(request, note)
     here = {
-        name: Path(name).expanduser()
-        for name in recipe.references_of(request)
-        if name.partition("+")[0] not in documents
+        name: Path(name).expanduser() for name in named if name.partition("+")[0] not in documents
     }
     request = _spelled_alike(
         request, {name: (path, None) for name, path in here.items() if path.exists()}
@@ -184,6 +202,13 @@ def _located(
     if model not in documents:
         return hub.locate_both(reference, quiet=quiet)
     return documents[model], hub.locate(adapter, wanted="adapter", quiet=quiet) if plus else None
+
+
+def _lender(name: str, documents: Mapping[str, Path], quiet: bool) -> Path:
+    """Where a model is that only the tokenizer is taken of."""
+    if name in documents:
+        raise RecipeError(f"the tokenizer of {name} is asked for, a document not merged here")
+    return hub.locate(name, wanted="tokenizer", quiet=quiet)
 
 
 def _prepare(
@@ -210,13 +235,7 @@ def _prepare(
     notes += [note] if note else []
     if not (side_files.folder_of(locations[donor]) / "config.json").is_file():
         notes.append(f"{donor} has no config.json: the output has weights, but is no whole model")
-
-    def lender(name: str) -> Path:
-        if name in documents:
-            raise RecipeError(f"the tokenizer of {name} is asked for, a document not merged here")
-        return hub.locate(name, wanted="tokenizer", quiet=quiet)
-
-    spoken = speech.of(request, donor, places, lender)
+    spoken = speech.of(request, donor, places, lambda name: _lender(name, documents, quiet))
     plan = Plan(
         recipe.to_json(request),
         {reference: str(model) for reference, model in locations.items()},

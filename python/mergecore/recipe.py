@@ -172,7 +172,8 @@ def models_of(recipe: Recipe) -> list[str]:
     for part in (part for part in parts if isinstance(part, dict)):
         slices = part.get("slices")
         lists.append(part.get("models"))
-        lists += [s.get("sources") for s in slices if isinstance(s, dict)] if slices else []
+        if isinstance(slices, list):
+            lists += [entry.get("sources") for entry in slices if isinstance(entry, dict)]
     entries = [entry for entries in lists if isinstance(entries, list) for entry in entries]
     named = [entry.get("model") if isinstance(entry, dict) else entry for entry in entries]
     return list(dict.fromkeys(reference for reference in named if isinstance(reference, str)))

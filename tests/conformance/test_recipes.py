@@ -50,6 +50,15 @@ def test_models_are_one_slice_of_all_layers(here):
     assert same(here / "slerp-classic", here / "slerp-slices")
 
 
+@pytest.mark.parametrize("filter_", ["layrs.3", "*layrs*", "re:layrs"])
+def test_a_filter_that_matches_nothing_is_said(here, filter_):
+    weight = [{"filter": filter_, "value": 1}, {"filter": "mlp", "value": 1}, {"value": 0}]
+    models = [{"model": "a", "parameters": {"weight": weight}}, {"model": "b"}]
+    request = {"merge_method": "task_arithmetic", "base_model": "base", "models": models}
+    report = mergecore.run(request | {"parameters": {"weight": 0}}, "out")
+    assert report.warnings == [f'the filter "{filter_}" of weight matches no tensor']
+
+
 def test_a_filter_may_be_a_glob_or_a_regular_expression(here):
     def merged(filter_: str, out: str) -> Path:
         weight = [{"filter": filter_, "value": 1}, {"value": 0}]

@@ -19,6 +19,7 @@ from mergecore.cli.execute import default_out, execute
 @click.option("--method", default="task_arithmetic", show_default=True, help="The f of the formula")
 @click.option("--out", metavar="DIR", help="The folder to make  [./RL-expo-ALPHA]")
 @options.parameters
+@options.tokens
 @options.requesting
 @options.running
 def extrapolate(
@@ -31,6 +32,8 @@ def extrapolate(
     density: tuple[float, ...],
     lambda_: tuple[float, ...],
     settings: dict[str, Any],
+    tokenizer_source: str | None,
+    chat_template: str | None,
     donor: str | None,
     ignore: tuple[str, ...],
     dtype: str | None,
@@ -63,5 +66,7 @@ def extrapolate(
         ignore=list(ignore) or None,
         dtype=dtype,
         seed=seed,
+        tokenizer_source=tokenizer_source,
+        chat_template=chat_template,
     )
     execute(request, default_out([rl], f"expo-{alpha:g}") if out is None else out, running)

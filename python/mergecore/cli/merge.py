@@ -17,14 +17,7 @@ from mergecore.cli.execute import default_out, execute
 @click.option("--base", metavar="MODEL", help="What the models were tuned from  [as they say]")
 @click.option("--out", metavar="DIR", help="The folder to make  [./a-b-method]")
 @options.parameters
-@click.option(
-    "--tokenizer-source",
-    metavar="union|base|MODEL",
-    help="Align models of different vocabularies to this tokenizer",
-)
-@click.option(
-    "--chat-template", metavar="NAME|auto|JINJA", help="The output's, instead of the donor's"
-)
+@options.tokens
 @options.requesting
 @options.running
 def merge(

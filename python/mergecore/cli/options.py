@@ -134,6 +134,25 @@ def requesting(command: _Function) -> Callable[..., Any]:
     )
 
 
+def tokens(command: _Function) -> Callable[..., Any]:
+    """Adds the options for the output's tokenizer and chat template."""
+    return _decorated(
+        command,
+        (
+            click.option(
+                "--tokenizer-source",
+                metavar="union|base|MODEL",
+                help="Align models of different vocabularies to this tokenizer",
+            ),
+            click.option(
+                "--chat-template",
+                metavar="NAME|auto|JINJA",
+                help="The output's, instead of the donor's",
+            ),
+        ),
+    )
+
+
 def parameters(command: _Function) -> Callable[..., Any]:
     """Adds the options for a method's parameters."""
     return _decorated(

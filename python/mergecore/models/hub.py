@@ -10,13 +10,10 @@ import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from mergecore.errors import ModelError, ModelNotFoundError
 from mergecore.models import reference as references
-
-Wanted: TypeAlias = Literal["model", "adapter", "tokenizer"]
-"""What of a model is needed here: a tokenizer comes without weights."""
 
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
@@ -35,12 +32,18 @@ def locate_both(reference: str, *, quiet: bool = False) -> tuple[Path, Path | No
     return locate(model, quiet=quiet), locate(adapter, wanted="adapter", quiet=quiet)
 
 
-def locate(reference: str, *, wanted: Wanted = "model", quiet: bool = False) -> Path:
+def locate(
+    reference: str,
+    *,
+    wanted: Literal["model", "adapter", "tokenizer"] = "model",
+    quiet: bool = False,
+) -> Path:
     """Finds a model on this machine, or fetches it from the hub.
 
     Args:
         reference: A local folder or weights file, or `org/name[@revision]`.
-        wanted: What of it is fetched; of an adapter only the weights and their config.
+        wanted: What of it is fetched: of an adapter the weights and their config, of a tokenizer's
+            model no weights.
         quiet: Show no progress of a download.
 
     Returns:

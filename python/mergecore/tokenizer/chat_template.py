@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from mergecore.errors import RecipeError
+from mergecore.errors import ModelError, RecipeError
 
 _FILES = ("chat_template.jinja", "chat_template.json")
 
@@ -23,15 +23,23 @@ def find(folder: Path) -> str | None:
 
 
 def text(folder: Path) -> str | None:
-    """A model's chat template; of several the one called `default`."""
+    """A model's chat template; of several the one called `default`.
+
+    Raises:
+        ModelError: Its file is no text.
+    """
     file = find(folder)
     if file is None:
         return None
     if file.endswith(".jinja"):
-        return (folder / file).read_text("utf-8")
+        try:
+            return (folder / file).read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{folder / file}: is no UTF-8 text") from error
     stated = _stated(folder / file)
     if isinstance(stated, list):
-        named = {entry.get("name"): entry.get("template") for entry in stated}
+        entries = [entry for entry in stated if isinstance(entry, dict)]
+        named = {entry.get("name"): entry.get("template") for entry in entries}
         stated = named.get("default") or next(iter(named.values()), None)
     return stated if isinstance(stated, str) else None
 

@@ -71,8 +71,8 @@ def with_template(template: str, others: TokenizerFiles, donor: Path) -> Tokeniz
     settings = changed.get(SETTINGS, str(donor / SETTINGS))
     try:
         text = settings if isinstance(settings, bytes) else Path(settings).read_bytes()
-        content = json.loads(text)
-    except (OSError, ValueError) as error:
+        content = dict(json.loads(text))
+    except (OSError, TypeError, ValueError) as error:
         raise RecipeError(
             f"chat_template: {donor / SETTINGS} cannot be read: a template needs a tokenizer"
         ) from error

@@ -60,7 +60,8 @@ def read(reference: str, folder: Path, rows: int) -> Tokenizer | None:
     content = _json(folder / FILE)
     settings = _json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     known = vocabulary(content, folder / FILE)
-    for number, entry in sorted(_only_in_settings(settings, known).items()):
+    missing = _only_in_settings(settings, known, folder / SETTINGS)
+    for number, entry in sorted(missing.items()):
         content.setdefault("added_tokens", []).append({"id": number, **entry})
         known[entry["content"]] = number
     return Tokenizer(reference, folder, content, settings, known, rows)
@@ -81,16 +82,21 @@ def vocabulary(content: dict[str, Any], path: Path) -> dict[str, int]:
     return dict(known.get_vocab(with_added_tokens=True))
 
 
-def _only_in_settings(settings: dict[str, Any], known: dict[str, int]) -> dict[int, dict[str, Any]]:
+def _only_in_settings(
+    settings: dict[str, Any], known: dict[str, int], path: Path
+) -> dict[int, dict[str, Any]]:
     """Added tokens that tokenizer_config.json has and tokenizer.json lacks."""
     listed = settings.get("added_tokens_decoder")
     taken = set(known.values())
     missing = {}
     for number, entry in listed.items() if isinstance(listed, dict) else ():
-        if entry.get("content") not in known and int(number) not in taken:
+        content = entry.get("content") if isinstance(entry, dict) else None
+        if not number.isdecimal() or not isinstance(content, str):
+            raise ModelError(f"{path}: added_tokens_decoder has {number!r}: {entry}: no token")
+        if content not in known and int(number) not in taken:
             flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
             missing[int(number)] = {
-                "content": entry["content"],
+                "content": content,
                 **{flag: bool(entry.get(flag, False)) for flag in flags},
             }
     return missing

@@ -3,8 +3,8 @@
 One tokenizer is built upon; its tokens keep their ids. What others know beyond it comes behind, in
 the order of the models: words of their vocabularies first, then added tokens, as mergekit has it.
 mergekit makes added tokens of the words, too, which are then cut out of any text before the
-tokenizer sees it; here they join the vocabulary, and byte-pair merges that lead to them come after
-the tokenizer's own, so that they can be reached.
+tokenizer sees it; here they join the vocabulary, and so that they can be reached, byte-pair merges
+that lead to them come after the tokenizer's own, and a Unigram's words keep their scores.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 
 from mergecore.errors import ModelError
 from mergecore.tokenizer.tokens import FILE, Tokenizer, vocabulary
+
+_FAR_BELOW = 100.0  # below the least score (a logarithm), so that no sum with it is the best
 
 _PLAIN = {
     "single_word": False,
@@ -61,12 +63,9 @@ def build(
     added = {token: entry for token, entry in added.items() if token not in there}
     if not words and not added:
         return content, ids
-    if isinstance(content["model"].get("vocab"), dict):
-        ids = _extend(content, ids, words, added)
-        merges = [merge for other in others for merge in _merges(other)]
-        _append_merges(content["model"], merges, set(words))
-    else:
-        content, ids = _extend_by_library(content, words, added)
+    ids = _extend(content, ids, words, added, others)
+    merges = [merge for other in others for merge in _merges(other)]
+    _append_merges(content["model"], merges, set(words))
     if vocabulary(content, base.folder / FILE) != ids:
         raise ModelError(
             f"{base.folder / FILE}: cannot be joined with other tokenizers: its ids would change"
@@ -85,12 +84,9 @@ def _stripped(base: Tokenizer) -> tuple[dict[str, Any], dict[str, int]]:
         entry for entry in content.get("added_tokens") or [] if entry["content"] not in beyond
     ]
     model = content["model"]
-    if any(token in beyond for token in _words(model)):
-        if not isinstance(model.get("vocab"), dict):
-            raise ModelError(
-                f"{base.folder / FILE}: has tokens beyond the {base.rows} rows of the model's"
-                f" embedding ({min(beyond)!r}); only added tokens can be left out of a {base.kind}"
-            )
+    if isinstance(model["vocab"], list):
+        model["vocab"] = model["vocab"][: base.rows]
+    elif any(token in beyond for token in model["vocab"]):
         model["vocab"] = {t: number for t, number in model["vocab"].items() if t not in beyond}
         if model.get("merges"):
             model["merges"] = [
@@ -101,16 +97,12 @@ def _stripped(base: Tokenizer) -> tuple[dict[str, Any], dict[str, int]]:
     return content, ids
 
 
-def _words(model: dict[str, Any]) -> Iterable[str]:
-    words = model.get("vocab") or {}
-    return words if isinstance(words, dict) else [word for word, _ in words]
-
-
 def _extend(
     content: dict[str, Any],
     ids: dict[str, int],
     words: list[str],
     added: dict[str, dict[str, Any]],
+    others: Sequence[Tokenizer],
 ) -> dict[str, int]:
     """Gives new tokens the ids behind the last one."""
     ids = dict(ids)
@@ -120,30 +112,42 @@ def _extend(
         following += 1
     # The library numbers added tokens by itself, from the size of the vocabulary on, unless the
     # vocabulary has them: then they keep the ids that they have there.
-    content["model"]["vocab"] = dict(sorted(ids.items(), key=lambda item: item[1]))
     entries = [*(content.get("added_tokens") or [])]
     entries += [{**entry, "id": ids[token]} for token, entry in added.items()]
+    model = content["model"]
+    if isinstance(model["vocab"], list):
+        marked = {entry["content"] for entry in entries}
+        model["vocab"] = _lengthened(model["vocab"], ids, marked, others)
+    else:
+        model["vocab"] = dict(sorted(ids.items(), key=lambda item: item[1]))
     content["added_tokens"] = sorted(entries, key=lambda entry: int(entry["id"]))
     return ids
 
 
-def _extend_by_library(
-    content: dict[str, Any], words: list[str], added: dict[str, dict[str, Any]]
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """A Unigram vocabulary is a list, whose words are numbered by their places: all are added."""
-    import json
+def _lengthened(
+    vocabulary: list[list[Any]], ids: dict[str, int], added: set[str], others: Sequence[Tokenizer]
+) -> list[list[Any]]:
+    """A Unigram's words, which are numbered by their places, with those that are behind them.
 
-    from tokenizers import AddedToken, Tokenizer
+    A word's score is that of the first Unigram that has one for it. What nobody has scored (words
+    of other kinds of tokenizers) comes after all else; so do added tokens, found before any word.
+    """
+    scores: dict[str, float] = {}
+    for other in others:
+        for word, score in _entries(other.content):
+            scores.setdefault(word, score)
+    least = min([*scores.values(), *(score for _, score in vocabulary)], default=0.0) - _FAR_BELOW
+    behind = sorted((number, token) for token, number in ids.items() if number >= len(vocabulary))
+    return [
+        *vocabulary,
+        *([token, least if token in added else scores.get(token, least)] for _, token in behind),
+    ]
 
-    tokenizer = Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
-    before = tokenizer.get_vocab()
-    tokenizer.add_tokens([AddedToken(word, normalized=True) for word in words])
-    for token, entry in added.items():
-        flags = {flag: bool(entry.get(flag)) for flag in _PLAIN}
-        tokenizer.add_tokens([AddedToken(token, **flags)])
-    ids = tokenizer.get_vocab()
-    changed = json.loads(tokenizer.to_str())
-    return changed, ids if ids.items() >= before.items() else {}
+
+def _entries(content: dict[str, Any]) -> list[list[Any]]:
+    """The words of a Unigram with their scores; none in the other kinds."""
+    words = (content.get("model") or {}).get("vocab")
+    return words if isinstance(words, list) else []
 
 
 def _merges(tokenizer: Tokenizer) -> list[Any]:

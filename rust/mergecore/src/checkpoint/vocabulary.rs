@@ -4,7 +4,7 @@
 //! by row, as maps say that were made from the tokenizers. A token that a model lacks gets a row that is made: another model's, the mean of
 //! several, or zero. Nothing is copied beforehand; which tensors have a vocabulary for their first axis is told by their names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{json, Value as Json};
@@ -81,7 +81,8 @@ impl Vocabulary {
                 )));
             }
             let spoken = model.tensors.keys().filter(|name| names::over_vocabulary(name));
-            let tensors = spoken.map(|name| Ok((name.clone(), self.tensor(name, model, map, &made, models)?)));
+            let tensors =
+                spoken.chain(heads_lacking(model, models)).map(|name| Ok((name.clone(), self.tensor(name, model, map, &made, models)?)));
             aligned.push(tensors.collect::<Result<Vec<_>>>()?);
         }
         for (model, tensors) in models.iter_mut().zip(aligned) {
@@ -99,7 +100,7 @@ impl Vocabulary {
         made: &Arc<Vec<Made>>,
         models: &[Checkpoint<'a>],
     ) -> Result<Tensor<'a>> {
-        let own = model.tensor(name)?.clone();
+        let own = standing_for(model, name).map_or_else(|| model.tensor(name), Ok)?.clone();
         let refuse = |what: String| Err(Error::model(format!("tensor {name} of {} {what}", model.reference)));
         if !own.dtype.is_float() || own.shape.is_empty() {
             return refuse(format!("is {} {:?}: it cannot be given another vocabulary", own.dtype.name(), own.shape));
@@ -166,6 +167,13 @@ type Made = Vec<(usize, u64)>;
 fn standing_for<'f, 'a>(model: &'f Checkpoint<'a>, name: &str) -> Option<&'f Tensor<'a>> {
     let embedding = || names::embedding(model.tensors.keys()).and_then(|name| model.tensors.get(name));
     model.tensors.get(name).or_else(|| if names::is_head(name) { embedding() } else { None })
+}
+
+/// The heads of other models that a tied one lacks: its embedding stands for them, but a token that it has not takes its row of a head.
+fn heads_lacking<'f>(model: &'f Checkpoint, models: &'f [Checkpoint]) -> impl Iterator<Item = &'f String> {
+    let heads: BTreeSet<&String> = models.iter().flat_map(|other| other.tensors.keys()).filter(|name| names::is_head(name)).collect();
+    let without = model.tied() == Some(true) && !model.tensors.keys().any(|name| names::is_head(name));
+    heads.into_iter().filter(move |name| without && standing_for(model, name).is_some())
 }
 
 /// A tensor whose rows are gathered while it is read.

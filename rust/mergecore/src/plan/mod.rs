@@ -218,6 +218,8 @@ pub fn plan_in<'a>(recipe: Recipe, mut checkpoints: Vec<Checkpoint<'a>>, vocabul
     notes.extend(checkpoints.iter().filter_map(passed_over));
     let head = heads.verdict();
     let mut warnings = recipe.warnings.clone();
+    let names: Vec<&str> = outline.rows.iter().flat_map(|row| row.inputs.iter().chain([&row.name]).map(String::as_str)).collect();
+    warnings.extend(recipe.idle_filters(&names));
     warnings.extend(heads::missing(find(recipe.reference())?, &all));
     Ok(Plan { recipe, checkpoints, jobs, ignored: outline.ignored, head, vocabulary, notes, warnings })
 }

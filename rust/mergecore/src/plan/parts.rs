@@ -118,9 +118,13 @@ impl<'r> Modules<'r> {
 
     fn homeless(&self, tensor: &str, model: &Checkpoint) -> Error {
         let (known, own) = (self.part(tensor), beginning(tensor));
+        let idle = self.names.iter().find(|name| part_called(name).is_none() && !model.tensors.keys().any(|t| begins(t, name).is_some()));
+        let parts = PARTS.iter().flat_map(|(names, _)| names.iter().copied()).chain([REST]);
+        let meant = idle.map_or(String::new(), |name| did_you_mean(name, parts));
         let known = known.filter(|part| *part != own).map_or(String::new(), |part| format!("{part} or "));
         Error::recipe(format!(
-            "tensor {tensor} of {} is in none of the recipe's modules ({}): add a module {known}{own}, or leave it out (--ignore '{tensor}')",
+            "tensor {tensor} of {} is in none of the recipe's modules ({}{meant}): add a module {known}{own}, or leave it out \
+             (--ignore '{tensor}')",
             model.reference,
             self.names.join(", ")
         ))

@@ -268,6 +268,18 @@ impl Recipe {
         Json::Object(shared)
     }
 
+    /// What to say of filters that match none of these tensors: most are slips.
+    pub fn idle_filters(&self, tensors: &[&str]) -> Vec<String> {
+        let idle = |(name, setting): (&String, &setting::Setting)| -> Vec<String> {
+            let filters = setting.idle_filters(tensors);
+            filters.into_iter().map(|filter| format!("the filter \"{filter}\" of {name} matches no tensor")).collect()
+        };
+        let mut said: Vec<String> = self.scopes().flatten().flat_map(idle).collect();
+        said.sort();
+        said.dedup();
+        said
+    }
+
     fn scopes(&self) -> impl Iterator<Item = &Settings> {
         let inner = self.slices.iter().flat_map(|slice| slice.sources.iter().map(|source| &source.settings).chain([&slice.settings]));
         inner.chain(self.modules.iter().map(|module| &module.settings)).chain([&self.shared])

@@ -85,6 +85,13 @@ impl Setting {
         }
     }
 
+    /// The filters that pass over all of these tensors, as they were written.
+    pub fn idle_filters(&self, tensors: &[&str]) -> Vec<String> {
+        let Kind::Filtered(entries) = &self.kind else { return Vec::new() };
+        let idle = entries.iter().filter(|(filter, _)| !tensors.iter().any(|tensor| filter.matches(tensor)));
+        idle.map(|(filter, _)| filter.to_string()).collect()
+    }
+
     /// Whether it is one value for every tensor.
     pub fn is_one(&self) -> bool {
         matches!(self.kind, Kind::One)
@@ -117,6 +124,16 @@ fn filtered(name: &str, entry: &Map<String, Json>) -> Result<(Filter, Setting)> 
         Some(other) => return Err(Error::recipe(format!("{name} has the filter {other}: a filter is a text"))),
     };
     Ok((filter, Setting::parse(name, value)?))
+}
+
+impl std::fmt::Display for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Filter::All => write!(f, "*"),
+            Filter::Substring(text) | Filter::Glob(text) => write!(f, "{text}"),
+            Filter::Pattern(pattern) => write!(f, "re:{pattern}"),
+        }
+    }
 }
 
 impl Filter {

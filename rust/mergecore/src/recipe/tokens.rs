@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value as Json};
 
+use super::slices::known;
 use super::text_of;
 use crate::error::{did_you_mean, Error, Result};
 
@@ -76,15 +77,5 @@ fn check_token(token: &str, settings: &Json) -> Result<()> {
             let near = did_you_mean(kind.unwrap_or_default(), KINDS);
             bad(format!("has a source of unknown kind {}{near} (known: {})", kind.unwrap_or("none"), KINDS.join(", ")))
         }
-    }
-}
-
-fn known(keys: &Map<String, Json>, place: &str, names: &[&str]) -> Result<()> {
-    match keys.keys().find(|key| !names.contains(&key.as_str())) {
-        Some(key) => {
-            let near = did_you_mean(key, names.iter().copied());
-            Err(Error::recipe(format!("unknown key \"{key}\" in {place}{near} (known: {})", names.join(", "))))
-        }
-        None => Ok(()),
     }
 }
