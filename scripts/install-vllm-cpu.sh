@@ -8,6 +8,10 @@ python=${1:-python3}
 vllm=0.32.0
 torch=2.13.0
 
+if ! ldconfig -p | grep -q 'libnuma\.so\.1'; then
+  [ "$(id -u)" = 0 ] || { echo "error: libnuma.so.1 is missing: apt-get install libnuma1" >&2; exit 1; }
+  apt-get install -qq -y libnuma1 >/dev/null
+fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "$python" -m pip install --quiet "torch==$torch"
