@@ -56,10 +56,10 @@ def etag(content: bytes) -> str:
 
 @contextmanager
 def serve(**repos: Repo) -> Iterator[Hub]:
-    """Runs a hub that has the models `org/NAME`."""
+    """Runs a hub that has the models `org/NAME`, or whatever an id with a slash names."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
-    hub = Hub(f"http://127.0.0.1:{server.server_port}", {f"org/{k}": v for k, v in repos.items()})
+    hub = Hub(f"http://127.0.0.1:{server.server_port}", names(repos))
     server.hub = hub  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -70,6 +70,11 @@ def serve(**repos: Repo) -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def names(repos: dict[str, Repo]) -> dict[str, Repo]:
+    """Repositories by their ids; a name alone is one of `org`."""
+    return {name if "/" in name else f"org/{name}": repo for name, repo in repos.items()}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -91,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub.asked.append((self.command, path, {k.lower(): v for k, v in self.headers.items()}))
         match = re.fullmatch(
             r"/api/models/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree)/(?P<rev>.+?))?"
-            r"|/(?P<owner>[^/]+/[^/]+)/resolve/(?P<at>[^/]+)/(?P<file>.+)"
+            r"|(?:/datasets)?/(?P<owner>[^/]+/[^/]+)/resolve/(?P<at>[^/]+)/(?P<file>.+)"
             r"|/cdn/(?P<cdn>[^/]+/[^/]+)/(?P<blob>.+)",
             path,
         )

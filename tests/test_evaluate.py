@@ -87,6 +87,13 @@ def test_the_same_command_again_makes_nothing(study):
     assert (folder / "run/mean/responses.jsonl").stat().st_mtime_ns == before
 
 
+def test_parents_are_found_by_the_manifest(study):
+    folder, _ = study
+    done = command(folder, *evaluate("mean", more=["--with-parents", "--json"]))
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["models"]) == ["mean", "sft", "rl"]
+
+
 def test_other_decoding_does_not_mix_with_what_is_there(study):
     folder, _ = study
     done = command(folder, *evaluate("mean", more=["--temperature", "1"]))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import checkpoints
+import hub_server
 import openai_server
 from mergecore import pocket
 from mergecore.errors import ModelError, RecipeError, RunError
@@ -277,3 +278,42 @@ def test_a_broken_tokenizer_is_no_collapse(tmp_path, change, words):
 
 def test_a_sound_one_passes():
     assert sanity.check(pocket.path("rl"), "rl")
+
+
+def test_alpaca_eval_s_prompts_come_from_the_hub_or_its_lack_is_said(tmp_path):
+    listed = [{"dataset": "d", "instruction": text, "output": "x"} for text in ASKED]
+    (tmp_path / "ask.py").write_text(
+        "from mergecore.cli import main\n"
+        "from mergecore.evaluate import rows\n"
+        "import sys\n"
+        "sys.exit(main(['generate', 'm', '--prompts', 'alpaca_eval', '--out', 'r.jsonl',\n"
+        "               '--base-url', sys.argv[1], '--quiet']))\n"
+    )
+
+    def ask(hub, url="http://127.0.0.1:9/v1", **more):
+        home = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0", **more}
+        return subprocess.run(
+            [sys.executable, "ask.py", url],
+            cwd=tmp_path,
+            env={**os.environ, "HF_ENDPOINT": hub, **home},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    done = ask("http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "download it and give the file" in done.stderr
+    repo = hub_server.Repo({"alpaca_eval.json": json.dumps(listed).encode()})
+    with (
+        hub_server.serve(**{"tatsu-lab/alpaca_eval": repo}) as hub,
+        openai_server.serve(answer=lambda text: text.upper()) as server,
+    ):
+        done = ask(hub.endpoint, server.base_url)
+    assert done.returncode == 0, done.stderr
+    found = rows.read(tmp_path / "r.jsonl")
+    assert [row["output"] for row in sorted(found, key=lambda r: r["id"])] == [
+        text.upper() for text in ASKED
+    ]

@@ -19,6 +19,7 @@ from mergecore.cli.judge import judge_of, judging
 )
 @click.option("--reward-model", metavar="RM", help="A sequence classifier  [no rewards]")
 @click.option("--out", metavar="RUN/", required=True, help="The folder of the run")
+@click.option("--with-parents", is_flag=True, help="Also those that merges were made from")
 @click.option("--limit", type=click.IntRange(1), help="Only so many prompts, from the first")
 @judging
 @answering.loading
@@ -29,6 +30,7 @@ def evaluate(
     prompts: str,
     reward_model: str | None,
     out: str,
+    with_parents: bool,
     limit: int | None,
     overwrite: bool,
     as_json: bool,
@@ -37,8 +39,8 @@ def evaluate(
 ) -> None:
     """Evaluate models beside each other: answers, rewards, verdicts, and what they come to.
 
-    Name a merge and its parents: differences from the parents are told with their intervals. The
-    same command goes on after an interruption.
+    Name a merge and its parents (or --with-parents): differences from the parents are told with
+    their intervals. The same command goes on after an interruption.
 
     \b
     mergecore evaluate merged a b --prompts prompts.jsonl --reward-model RM --out run
@@ -59,7 +61,8 @@ def evaluate(
     chosen, _bill = judge_of(**judge_options)
     decoding = Decoding(**options)
     asked = rows.prompts(prompts, limit)
-    found = evaluation.subjects({model: hub.locate(model, quiet=silent) for model in models})
+    places = {model: hub.locate(model, quiet=silent) for model in models}
+    found = evaluation.subjects(evaluation.with_parents(places) if with_parents else places)
     scorer = None
     if reward_model is not None:
         own = (loading["backend"], loading["dtype"], loading["device"], None, silent)

@@ -38,11 +38,7 @@ class Subject:
 
 
 def subjects(models: Mapping[str, Path]) -> list[Subject]:
-    """The models with their parents among them.
-
-    Raises:
-        RecipeError: Two have one name, so that one folder would hold both.
-    """
+    """The models, each with those of the others that it was merged from."""
     found = [Subject(reference, folder) for reference, folder in models.items()]
     names = _names(found)
     by_place = {str(s.folder.resolve()): names[s.reference] for s in found}
@@ -52,9 +48,19 @@ def subjects(models: Mapping[str, Path]) -> list[Subject]:
     ]
 
 
-def names_of(subjects: Sequence[Subject]) -> dict[str, str]:
-    """What each is called in the run: its folder's name, numbered where two have one."""
-    return _names(subjects)
+def with_parents(models: Mapping[str, Path]) -> dict[str, Path]:
+    """The models, and behind them those that their manifests say they were merged from.
+
+    Parents that are no longer where they were are left out.
+    """
+    found = dict(models)
+    places = {folder.resolve() for folder in models.values()}
+    for folder in models.values():
+        for place in _inputs(folder):
+            if place.is_dir() and place not in places:
+                places.add(place)
+                found[str(place)] = place
+    return found
 
 
 def evaluate(
@@ -210,13 +216,17 @@ def _names(subjects: Sequence[Subject]) -> dict[str, str]:
 
 def _parents(folder: Path, by_place: Mapping[str, str], own: str) -> list[str]:
     """The others that a merge's manifest names as inputs."""
+    found = [by_place[str(place)] for place in _inputs(folder) if str(place) in by_place]
+    return [name for name in dict.fromkeys(found) if name != own]
+
+
+def _inputs(folder: Path) -> list[Path]:
+    """Where a merge's manifest says its inputs were; none of what is no merge of ours."""
     try:
         inputs = json.loads((folder / "mergecore.json").read_text("utf-8"))["inputs"]
-        places = [str(Path(entry["path"]).resolve()) for entry in inputs]
+        return [Path(entry["path"]).resolve() for entry in inputs]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    found = [by_place[place] for place in places if place in by_place]
-    return [name for name in dict.fromkeys(found) if name != own]
 
 
 def _once(make: Callable[[], Any]) -> Callable[[], Any]:
