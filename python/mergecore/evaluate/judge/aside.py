@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-PROSE, CODE, TABLE, FORMULA, ADDRESS, DRAWING = range(6)
+PROSE, FENCE, CODE, TABLE, FORMULA, ADDRESS, DRAWING = range(7)
 
 _FENCE = re.compile(r"^[ \t]*(```|~~~)[^\n]*\n.*?(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"`[^`\n]+`")
@@ -47,13 +47,13 @@ class Aside:
         return 1 - self.kinds.count(PROSE, start, end) / max(end - start, 1)
 
     def fenced(self, start: int, end: int) -> bool:
-        return self.kinds.count(CODE, start, end) * 2 > end - start
+        return self.kinds.count(FENCE, start, end) * 2 > end - start
 
 
 def aside(output: str) -> Aside:
     kinds = bytearray(len(output))
     if "```" in output or "~~~" in output:
-        _mark(kinds, _FENCE, output, CODE)
+        _mark(kinds, _FENCE, output, FENCE)
     _mark_lines(kinds, output)
     if "`" in output:
         _mark(kinds, _INLINE, output, CODE)

@@ -94,6 +94,8 @@ def _word(output: str, start: int, end: int) -> tuple[int, int]:
 
 def _sentences(reading: Reading, expected: frozenset[str], set_off: bytes) -> Iterator[tuple[int, int, str]]:
     """Sentences in a language that the prompt does not call for."""
+    if reading.asked.gibberish:
+        return  # a cipher's letters may look like any language
     sentences = reading.facts.sentences
     said = Counter(language for _, _, language in sentences if language)
     # A prompt in another language that is answered in English is an answer in English, not a switch.

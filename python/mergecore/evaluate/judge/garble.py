@@ -19,7 +19,8 @@ _SIGNS = re.compile(r"[^\w\s]{1,12}")
 # A word as it stands in prose: letters, with the marks of a sentence around them. Names of files, variables and keys are none.
 _PLAIN = re.compile(r"(?<![^\s(\"“'*])[A-Za-z]+(?:['’-][A-Za-z]+)*(?=[\s.,;:!?)\"”'*]|$)")
 _SHORT = frozenset(
-    "a i am an as at be by do go he hi if in is it me my no of oh ok on or so to up us we ad ah ex id la ma pa pi re vs tv uk ai pm c s t d m x y n b e f g h".split()
+    "a i am an as at be by do go he hi if in is it me my no of oh ok on or so to up us we ad ah ex id la ma pa pi re vs tv uk ai pm c s t d m x y n b e f g h"
+    " je da se na za su od iz de la le el en es un et il lo di al si du au ou ne ce ja ei nu cu pe ve bu ni ke ta te mi ti".split()
 )
 _LITTLE = frozenset(
     "the of and to in is that for it as with be on are this by or an you your from not at will can if we they have has had which when"
@@ -45,7 +46,7 @@ def _glued(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:
     words = [match for match in _LONG.finditer(prose) if len(match[0]) >= t.GLUED_WORD]
     if len(humps) >= t.GLUED_WORDS:
         yield humps[0].start(), humps[-1].end(), "glued words"
-    elif len(words) >= t.GLUED_WORDS and not _looped(reading, words[0].start()):
+    elif (len(words) >= t.GLUED_WORDS or any(len(word[0]) >= t.GLUED_LONG for word in words)) and not _looped(reading, words[0].start()):
         yield words[0].start(), words[-1].end(), "glued words"
     unbroken = _UNBROKEN.search(prose)
     if unbroken and not _looped(reading, unbroken.start() + t.LONGEST_WORD // 2):
@@ -59,12 +60,12 @@ def _looped(reading: Reading, at: int) -> bool:
 
 def _lines(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:
     start = 0
-    for line in prose.split("\n"):
+    for line in reading.output.split("\n"):
         end = start + len(line)
         if len(line) >= 40 and not _looped(reading, (start + end) // 2):
-            if not reading.asked.symbols and _sign_salad(line):
+            if not reading.asked.symbols and not reading.aside.fenced(start, end) and _sign_salad(line):
                 yield start, end, "sign salad"
-            for first, last, rule in _garbled(line):
+            for first, last, rule in _garbled(prose[start:end]):
                 if not _foreign(reading, start + first, start + last):
                     yield start + first, start + last, rule
         start = end + 1

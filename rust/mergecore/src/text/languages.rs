@@ -51,7 +51,9 @@ fn words(text: &[char], start: usize, end: usize) -> Vec<Word> {
     let mut found: Vec<Word> = Vec::new();
     for at in start..end {
         let c = text[at];
-        if !c.is_alphabetic() && !('\u{300}'..'\u{370}').contains(&c) {
+        // "non-exclusive" is one word, and no Italian.
+        let hyphen = c == '-' && at > start && text[at - 1].is_alphabetic() && text.get(at + 1).is_some_and(|next| next.is_alphabetic());
+        if !c.is_alphabetic() && !('\u{300}'..'\u{370}').contains(&c) && !hyphen {
             continue;
         }
         match found.last_mut() {
@@ -76,6 +78,12 @@ fn language(words: &[Word], text: &[char]) -> Option<&'static str> {
     // Names and titles have capitals; a sentence has fewer, even in German.
     let capitals = words.iter().filter(|word| word.capital).count();
     if speaks(little) && kinds >= LITTLE_KINDS && little > 2 * english && 2 * capitals < words.len() {
+        return guess().filter(|guess| guess.lang() != whatlang::Lang::Eng).map(|_| code);
+    }
+    // Finnish and Turkish say with endings what others say with little words. Their letters speak for them.
+    let accented = words.iter().filter(|word| !word.lower.is_ascii()).count();
+    let clean = text.iter().all(|c| c.is_alphabetic() || " ,.;:!?'’\"()-–".contains(*c) || c.is_whitespace());
+    if clean && english == 0 && 2 * capitals < words.len() && (accented >= 2 || accented + little >= 2 && little > 0) {
         return guess().filter(|guess| guess.lang() != whatlang::Lang::Eng).map(|_| code);
     }
     None
