@@ -92,7 +92,7 @@ def _kind(line: str) -> int:
         return DRAWING
     if len(line) <= 200 and len(_ALNUM.findall(dense)) * 3 < len(dense):
         return DRAWING
-    if len(line) <= 200 and _CSV.fullmatch(line):
+    if len(line) <= 200 and line.isascii() and _CSV.fullmatch(line):
         return TABLE
     return PROSE
 

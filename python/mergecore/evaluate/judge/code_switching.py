@@ -19,7 +19,16 @@ _SET_OFF = re.compile(
 # A word that is explained right after, or that explains what stands before it.
 _GLOSSED_AFTER = re.compile(r"[^\w\n]{0,3}(?:\(|\[|[-–—=:/] ?[A-Za-z])")
 _GLOSSED_BEFORE = re.compile(r"(?:[-–—=:/|→]|\bor|\bcalled|\bnamed)\s{0,2}$")
-_SCIENCE = re.compile(r"[^\s]{0,12}")
+_NAMES = re.compile(r"\s*(?:[-*•–]|\d+[.)])\s.*(?:[:–—=→(]|\bby\b)")
+_FAMILIES = (
+    frozenset({"es", "pt", "ca", "it", "fr", "ro"}),
+    frozenset({"sv", "da", "isl"}),
+    frozenset({"cs", "sk", "pl", "hr", "slv"}),
+    frozenset({"de", "nl", "afr"}),
+    frozenset({"tr", "aze", "tuk"}),
+    frozenset({"fi", "est"}),
+    frozenset({"id", "jav", "msa"}),
+)
 
 
 def code_switching(reading: Reading) -> Iterator[tuple[int, int, str]]:
@@ -97,12 +106,28 @@ def _sentences(reading: Reading, expected: frozenset[str], set_off: bytes) -> It
     if reading.asked.gibberish:
         return  # a cipher's letters may look like any language
     sentences = reading.facts.sentences
+    related = _with_relatives(expected)
     said = Counter(language for _, _, language in sentences if language)
     # A prompt in another language that is answered in English is an answer in English, not a switch.
     english = "en" in expected or said["en"] * 5 >= sum(said.values()) * 4
     for start, end, language in sentences:
-        if language is None or language in expected or (language == "en" and english):
+        if language is None or language in related or (language == "en" and english):
             continue
         if end - start < t.SENTENCE_LETTERS or set_off.count(1, start, end) * 2 > end - start:
             continue
-        yield start, end, "language"
+        if not _title(reading.output, start, end):
+            yield start, end, "language"
+
+
+def _title(output: str, start: int, end: int) -> bool:
+    """Is it what a list names, with its author before it or its meaning after it?"""
+    first = output.rfind("\n", 0, start) + 1
+    last = output.find("\n", end)
+    line = output[first : last if last >= 0 else len(output)]
+    ended = output[end : end + 1] in (".", "!", "?", "…")
+    return len(line) <= t.TITLE_LINE and not ended and _NAMES.match(line) is not None
+
+
+def _with_relatives(languages: frozenset[str]) -> frozenset[str]:
+    """A short sentence in one language is easily taken for its neighbour's."""
+    return languages.union(*(family for family in _FAMILIES if family & languages))

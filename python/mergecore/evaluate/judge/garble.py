@@ -46,16 +46,16 @@ def _glued(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:
     words = [match for match in _LONG.finditer(prose) if len(match[0]) >= t.GLUED_WORD]
     if len(humps) >= t.GLUED_WORDS:
         yield humps[0].start(), humps[-1].end(), "glued words"
-    elif (len(words) >= t.GLUED_WORDS or any(len(word[0]) >= t.GLUED_LONG for word in words)) and not _looped(reading, words[0].start()):
+    elif (len(words) >= t.GLUED_WORDS or any(len(word[0]) >= t.GLUED_LONG for word in words)) and not _looped(reading, sum(words[0].span()) // 2):
         yield words[0].start(), words[-1].end(), "glued words"
     unbroken = _UNBROKEN.search(prose)
-    if unbroken and not _looped(reading, unbroken.start() + t.LONGEST_WORD // 2):
+    if unbroken and not _looped(reading, sum(unbroken.span()) // 2):
         yield *unbroken.span(), "glued words"
 
 
 def _looped(reading: Reading, at: int) -> bool:
     """Is this a loop, which is repetition and no more?"""
-    return any(repeat.is_loop and repeat.start <= at < repeat.end for repeat in reading.facts.repeats)
+    return any(loop.start <= at < loop.end for loop in reading.facts.loops)
 
 
 def _lines(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:

@@ -48,6 +48,10 @@ class Facts:
     scripts: list[tuple[int, int, str, bool]]
     sentences: list[tuple[int, int, str | None]]
 
+    @cached_property
+    def loops(self) -> list[Repeat]:
+        return [repeat for repeat in self.repeats if repeat.is_loop]
+
 
 @dataclass(frozen=True)
 class Reading:
