@@ -20,6 +20,7 @@ _SET_OFF = re.compile(
 _GLOSSED_AFTER = re.compile(r"[^\w\n]{0,3}(?:\(|\[|[-–—=:/] ?[A-Za-z])")
 _GLOSSED_BEFORE = re.compile(r"(?:[-–—=:/|→]|\bor|\bcalled|\bnamed)\s{0,2}$")
 _NAMES = re.compile(r"\s*(?:[-*•–]|\d+[.)])\s.*(?:[:–—=→(]|\bby\b)")
+_LATIN_CODES = frozenset("es pt fr it ro ca de nl sv da tr pl cs id vi fi hu hr sk tl".split())
 _FAMILIES = (
     frozenset({"es", "pt", "ca", "it", "fr", "ro"}),
     frozenset({"sv", "da", "isl"}),
@@ -107,11 +108,15 @@ def _sentences(reading: Reading, expected: frozenset[str], set_off: bytes) -> It
         return  # a cipher's letters may look like any language
     sentences = reading.facts.sentences
     related = _with_relatives(expected)
+    # Of a short sentence among Spanish ones only English is sure to be something else.
+    only_english = bool(_LATIN_CODES & spoken(reading.instruction))
     said = Counter(language for _, _, language in sentences if language)
     # A prompt in another language that is answered in English is an answer in English, not a switch.
     english = "en" in expected or said["en"] * 5 >= sum(said.values()) * 4
     for start, end, language in sentences:
         if language is None or language in related or (language == "en" and english):
+            continue
+        if only_english and language != "en":
             continue
         if end - start < t.SENTENCE_LETTERS or set_off.count(1, start, end) * 2 > end - start:
             continue
