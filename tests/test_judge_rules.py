@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judge.answers import LABELS, Answer, answers
 
+from judge.answers import LABELS, Answer, answers
 from mergecore.evaluate.judge import judge
 
 LABELLED = answers("tuning") + answers("heldout")
@@ -43,7 +43,7 @@ def test_it_is_right_on_the_labelled_answers(part):
             pairs[label].append((label in said, label in answer.labels))
     for label in LABELS:
         assert f1(pairs[label]) >= 0.85, label
-    assert f1(sum(pairs.values(), [])) >= 0.9
+    assert f1([pair for label in LABELS for pair in pairs[label]]) >= 0.9
 
 
 @pytest.mark.parametrize("answer", LABELLED, ids=lambda answer: answer.id)
@@ -63,7 +63,9 @@ REPETITION = {
     "a word": PROSE + "very " * 40,
     "a character": PROSE + "!" * 200,
     "line breaks": PROSE + "\n" * 400,
-    "a loop that ends": PROSE + "The gulls came back to the quay. " * 9 + PROSE.replace("was", "is"),
+    "a loop that ends": PROSE
+    + "The gulls came back to the quay. " * 9
+    + PROSE.replace("was", "is"),
     "a code fence": PROSE + "\n```python\n" + "    print(total)\n" * 40 + "```",
     "a table": PROSE + "\n| a | b |\n|---|---|\n" + "| one | two |\n" * 40,
     "ASCII art": PROSE + "\n" + "   |  |   /\\\n   |__|  /  \\\n" * 40,
@@ -113,8 +115,9 @@ NONSENSE = {
     "control characters": PROSE + "The b\x01ats c\x02me b\x03ck.",
     "private use": PROSE + "The b\ue001ats c\ue002me.",
     "glued words": PROSE + "theboatscamebackintheevening andnobodyhadwaitedforthem",
-    "humps": PROSE + "theBoatsThatWereOut cameBackAndTheRest wentHomeToBed.",
-    "signs": PROSE + "\nThe boats ()){;. <<>> );}} ==> {{{ ;;; ))( ]] ;; && ^^ ~~ ((( {{; >>><< ;}} )(",
+    "humps": PROSE + "theBoatsThatWereOutAnd cameBackAndTheRest wentHomeToBed.",
+    "signs": PROSE
+    + "\nThe boats ()){;. <<>> );}} ==> {{{ ;;; ))( ]] ;; && ^^ ~~ ((( {{; >>><< ;}} )(",
     "emoji": PROSE + "😀😁😂🤣😃😄😅😆😉😊😋😎😍😘",
 }
 
@@ -126,7 +129,7 @@ def test_nonsense_is(kind):
 
 CLEAN = {
     "units": "C = 1 µF with R = 10 kΩ gives f = 1/(2πRC); λmax shifts by Δλ, and NF-κB has a κ.",
-    "a name in its script": "Okroshka (окрошка) is a cold soup, and Tong Sui (糖水) is a sweet one.",
+    "a name in its script": "Okroshka (окрошка) is a cold soup, and Tong Sui (糖水) is sweet.",
     "a saying": 'She shrugged and said "c\'est la vie, on ne peut pas tout avoir dans la vie".',
     "parallel items": "".join(
         f"{i}. If your data are {kind}, choose a {kind} database.\n"

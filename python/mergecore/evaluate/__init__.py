@@ -1,1 +1,1 @@
-"""What a merged model answers, and whether the answers are sound: stages that read and write files."""
+"""What does a merged model answer, and is it sound? Stages that read and write files."""

@@ -35,7 +35,10 @@ _TOKENS = re.compile(
     r"\b(?:tokens?|tokeni[sz]\w*|templates?|chatml|llama|mistral|gpt\w*|prompt format|special tokens?|eos|bos|bert|html|xml|markup|tags?)\b",
     re.IGNORECASE,
 )
-_EMOJI = re.compile(r"emojis?\b|emoticons?|tweet|instagram|social media|\bpost\b|kaomoji|caption|whatsapp|tiktok|linkedin", re.IGNORECASE)
+_EMOJI = re.compile(
+    r"emojis?\b|emoticons?|tweet|instagram|social media|\bpost\b|kaomoji|caption|whatsapp|tiktok|linkedin",
+    re.IGNORECASE,
+)
 _SYMBOLS = re.compile(
     r"\b(?:ascii|draw\w*|symbols?|characters?|emojis?|regex\w*|regular expressions?|punctuation|brainfuck|esolang|code|program|function|script"
     r"|pattern|grid|board|math\w*|formula\w*|equation|notation|icons?|font|decode|encode|logo|smiley|face|print\w*|output|shape|diagram)\b",
@@ -49,7 +52,10 @@ _GIBBERISH = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+")
-_MANY = re.compile(r"\b(?:twenty|thirty|forty|fifty|hundred|thousand|all|every|complete list|daily|30-day|table)\b", re.IGNORECASE)
+_MANY = re.compile(
+    r"\b(?:twenty|thirty|forty|fifty|hundred|thousand|all|every|complete list|daily|30-day|table)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)

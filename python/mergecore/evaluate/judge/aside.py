@@ -11,15 +11,17 @@ from dataclasses import dataclass
 
 PROSE, FENCE, CODE, TABLE, FORMULA, ADDRESS, DRAWING = range(7)
 
+LONGEST_ROW = 2000
+
 _FENCE = re.compile(r"^[ \t]*(```|~~~)[^\n]*\n.*?(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"`[^`\n]+`")
 _FORMULA = re.compile(
-    r"\$\$.+?\$\$|\\\[.+?\\\]|\\\(.+?\\\)|\\begin\{(\w+\*?)\}.+?\\end\{\1\}|\$[^$\n]*[\\^_={][^$\n]*\$",
+    r"\$\$.{1,2000}?\$\$|\\\[.{1,2000}?\\\]|\\\(.{1,2000}?\\\)|\\begin\{(\w+\*?)\}.{1,4000}?\\end\{\1\}|\$[^$\n]{0,300}?[\\^_={][^$\n]{0,300}\$",
     re.DOTALL,
 )
 _ADDRESS = re.compile(
-    r"(?:https?|ftp)://[^\s<>)\]]+|www\.[^\s<>)\]]+|[\w.+-]+@[\w-]+\.[\w.]+|(?<!\w)[#@]\w+"
-    r"|(?<!\w)(?:~|\.{0,2})/[\w.-]+(?:/[\w.-]+)+|[\w.*-]+(?:/[\w.*+-]+){2,}|[\w-]+/[\w-]+\.[a-z]{1,4}\b"
+    r"(?:https?|ftp)://[^\s<>)\]]+|www\.[^\s<>)\]]+|(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.]+|(?<!\w)[#@]\w+"
+    r"|(?<!\w)(?:~|\.{0,2})/[\w.-]+(?:/[\w.-]+)+|(?<![\w.*+-])[\w.*-]+(?:/[\w.*+-]+){2,}|(?<![\w-])[\w-]+/[\w-]+\.[a-z]{1,4}\b"
 )
 _CODE_LINE = re.compile(
     r"\s*(?:#include\b|#!|import [\w.{]|from [\w.]+ import |(?:async )?def \w+\(|class \w+\s*[:({]|@\w+"
@@ -83,7 +85,7 @@ def _mark_lines(kinds: bytearray, output: str) -> None:
 
 
 def _kind(line: str) -> int:
-    if line.count("|") >= 2 and _ROW.match(line):
+    if line.count("|") >= 2 and (line[0] == "|" or (len(line) <= LONGEST_ROW and _ROW.match(line))):
         return TABLE
     if len(line) <= 200 and (_CODE_LINE.match(line) or line.endswith(_CODE_END)):
         return CODE

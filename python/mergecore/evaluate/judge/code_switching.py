@@ -21,6 +21,7 @@ _GLOSSED_AFTER = re.compile(r"[^\w\n]{0,3}(?:\(|\[|[-–—=:/] ?[A-Za-z])")
 _GLOSSED_BEFORE = re.compile(r"(?:[-–—=:/|→]|\bor|\bcalled|\bnamed)\s{0,2}$")
 _NAMES = re.compile(r"\s*(?:[-*•–]|\d+[.)])\s.*(?:[:–—=→(]|\bby\b)")
 _LATIN_CODES = frozenset("es pt fr it ro ca de nl sv da tr pl cs id vi fi hu hr sk tl".split())
+LONGEST_WORD = 40
 _FAMILIES = (
     frozenset({"es", "pt", "ca", "it", "fr", "ro"}),
     frozenset({"sv", "da", "isl"}),
@@ -56,10 +57,14 @@ def spoken(instruction: str) -> frozenset[str]:
     letters = sum(c.isalpha() for c in instruction)
     foreign = sum(end - start for start, end, script, _ in facts.scripts if script != "Latin")
     # A short prompt says no language clearly: it is taken for English, as long as it is written in Latin letters.
-    return frozenset(found if found and (foreign * 2 > letters or facts.sentences) else found | {"en"})
+    return frozenset(
+        found if found and (foreign * 2 > letters or facts.sentences) else found | {"en"}
+    )
 
 
-def _scripts(reading: Reading, expected: frozenset[str], set_off: bytes) -> Iterator[tuple[int, int, str]]:
+def _scripts(
+    reading: Reading, expected: frozenset[str], set_off: bytes
+) -> Iterator[tuple[int, int, str]]:
     """Letters of a script that the prompt does not call for."""
     output = reading.output
     for start, end, script, glued in reading.facts.scripts:
@@ -81,7 +86,9 @@ def _stray_in_word(output: str, start: int, end: int, script: str) -> bool:
 
 
 def _stray(output: str, start: int, end: int, script: str) -> bool:
-    if _GLOSSED_AFTER.match(output, end) or _GLOSSED_BEFORE.search(output, max(start - 8, 0), start):
+    if _GLOSSED_AFTER.match(output, end) or _GLOSSED_BEFORE.search(
+        output, max(start - 8, 0), start
+    ):
         return _sentence_long(output, start)
     if script == "Greek":
         return end - start >= t.GREEK_LETTERS
@@ -95,14 +102,17 @@ def _sentence_long(output: str, start: int) -> bool:
 
 
 def _word(output: str, start: int, end: int) -> tuple[int, int]:
-    while start > 0 and output[start - 1].isalpha():
+    first, last = max(start - LONGEST_WORD, 0), min(end + LONGEST_WORD, len(output))
+    while start > first and output[start - 1].isalpha():
         start -= 1
-    while end < len(output) and output[end].isalpha():
+    while end < last and output[end].isalpha():
         end += 1
     return start, end
 
 
-def _sentences(reading: Reading, expected: frozenset[str], set_off: bytes) -> Iterator[tuple[int, int, str]]:
+def _sentences(
+    reading: Reading, expected: frozenset[str], set_off: bytes
+) -> Iterator[tuple[int, int, str]]:
     """Sentences in a language that the prompt does not call for."""
     if reading.asked.gibberish:
         return  # a cipher's letters may look like any language

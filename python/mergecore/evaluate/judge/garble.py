@@ -9,11 +9,17 @@ from mergecore.evaluate.judge import thresholds as t
 from mergecore.evaluate.judge.reading import Reading
 
 # Sub-words as the tokenizer writes them: byte-level spaces and newlines, SentencePiece's space, WordPiece's continuation.
-_DEBRIS = re.compile(r"[ĠĊ](?=[A-Za-z.,ĠĊ]|$)|▁(?=[^\W\d_])|(?<=[^\W\d_])▁|(?<=\S) ##[a-z]{1,12}\b|âĢ[ĻľĿĵĶ¦]")
-_HUMPS = re.compile(r"(?:[a-z]|\b)[a-z]*(?:[A-Z][a-z]*){2,}")
-_HUMP_WORD = re.compile(r"(?:The|And|Of|That|Is|To|If|It|You|For|With|This|Are|In|On|They|Was)(?=[A-Z]|\b)")
+_DEBRIS = re.compile(
+    r"[ĠĊ](?=[A-Za-z.,ĠĊ]|$)|▁(?=[^\W\d_])|(?<=[^\W\d_])▁|(?<=\S) ##[a-z]{1,12}\b|âĢ[ĻľĿĵĶ¦]"
+)
+_HUMPS = re.compile(r"(?<![A-Za-z])[a-z]*(?:[A-Z][a-z]*){2,}")
+_HUMP_WORD = re.compile(
+    r"(?:The|And|Of|That|Is|To|If|It|You|For|With|This|Are|In|On|They|Was)(?=[A-Z]|\b)"
+)
 # Names of programs have humps; words run together have none for long.
-_LONG = re.compile(r"(?<![\w/.@#:\\=&?%\"'-])[A-Za-z]*[a-z]{18,}[A-Za-z]*(?![\w/@\\=&?%\"'-]|\.\w)")
+# Names of programs have humps; words run together have none for long.
+_LONG = re.compile(rf"(?<![\w/.@#:\\=&?%\"'-])[A-Za-z]{{{t.GLUED_WORD},}}(?![\w/@\\=&?%\"'-]|\.\w)")
+_PLAIN_STRETCH = re.compile(r"[a-z]{18}")
 _UNBROKEN = re.compile(rf"[!-~]{{{t.LONGEST_WORD},}}")
 _SIGNS = re.compile(r"[^\w\s]{1,12}")
 # A word as it stands in prose: letters, with the marks of a sentence around them. Names of files, variables and keys are none.
@@ -43,10 +49,12 @@ def garble(reading: Reading) -> Iterator[tuple[int, int, str]]:
 def _glued(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:
     """Words without the spaces between them."""
     humps = [match for match in _HUMPS.finditer(prose) if len(_HUMP_WORD.findall(match[0])) >= 2]
-    words = [match for match in _LONG.finditer(prose) if len(match[0]) >= t.GLUED_WORD]
+    words = [match for match in _LONG.finditer(prose) if _PLAIN_STRETCH.search(match[0])]
     if len(humps) >= t.GLUED_WORDS:
         yield humps[0].start(), humps[-1].end(), "glued words"
-    elif (len(words) >= t.GLUED_WORDS or any(len(word[0]) >= t.GLUED_LONG for word in words)) and not _looped(reading, sum(words[0].span()) // 2):
+    elif (
+        len(words) >= t.GLUED_WORDS or any(len(word[0]) >= t.GLUED_LONG for word in words)
+    ) and not _looped(reading, sum(words[0].span()) // 2):
         yield words[0].start(), words[-1].end(), "glued words"
     unbroken = _UNBROKEN.search(prose)
     if unbroken and not _looped(reading, sum(unbroken.span()) // 2):
@@ -62,28 +70,39 @@ def _lines(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:
     start = 0
     for line in reading.output.split("\n"):
         end = start + len(line)
-        if len(line) >= 40 and not _looped(reading, (start + end) // 2):
-            if not reading.asked.symbols and not reading.aside.fenced(start, end) and _sign_salad(line):
+        if len(line) >= 40:
+            if (
+                not reading.asked.symbols
+                and not reading.aside.fenced(start, end)
+                and _sign_salad(line)
+            ):
                 yield start, end, "sign salad"
             for first, last, rule in _garbled(prose[start:end]):
-                if not _foreign(reading, start + first, start + last):
-                    yield start + first, start + last, rule
+                span = start + first, start + last
+                if not _foreign(reading, *span) and not _looped(reading, sum(span) // 2):
+                    yield *span, rule
         start = end + 1
 
 
 def _foreign(reading: Reading, start: int, end: int) -> bool:
     """Has another language a say here? Only of English is it known which words hold it together."""
     sentences = reading.facts.sentences
-    return any(language not in (None, "en") and a < end and start < b for a, b, language in sentences)
+    return any(
+        language not in (None, "en") and a < end and start < b for a, b, language in sentences
+    )
 
 
 def _sign_salad(line: str) -> bool:
     """Brackets and signs between words, in no order."""
-    tokens = [token for token in line.split() if _SIGNS.fullmatch(token) and token not in _PLAIN_SIGNS]
+    tokens = [
+        token for token in line.split() if _SIGNS.fullmatch(token) and token not in _PLAIN_SIGNS
+    ]
     return len(tokens) >= t.SIGN_TOKENS and len(set("".join(tokens))) >= t.SIGN_KINDS
 
 
-_PLAIN_SIGNS = frozenset("- – — + = × · • * / < > & | → ≈ ± ÷ … ... ← ↔ ⇒ ≤ ≥ − ∈ ∪ ∩ ^ % $ € £ # @ ~ ✓ ✗ : ; , .".split())
+_PLAIN_SIGNS = frozenset(
+    "- – — + = × · • * / < > & | → ≈ ± ÷ … ... ← ↔ ⇒ ≤ ≥ − ∈ ∪ ∩ ^ % $ € £ # @ ~ ✓ ✗ : ; , .".split()
+)
 
 
 def _garbled(line: str) -> Iterator[tuple[int, int, str]]:
@@ -103,7 +122,9 @@ def _garbled(line: str) -> Iterator[tuple[int, int, str]]:
 def _fault(words: list[str], text: str) -> str | None:
     if len(text) > 12 * len(words):
         return None  # most of it is something else than these words
-    if sum(len(word) <= 2 and word.islower() and word not in _SHORT for word in words) >= t.SHREDS * len(words):
+    if sum(
+        len(word) <= 2 and word.islower() and word not in _SHORT for word in words
+    ) >= t.SHREDS * len(words):
         return "shreds"
     long = [word for word in words if len(word) >= 3 and word.islower()]
     if len(long) >= 8 and sum(_VOWELS.isdisjoint(word) for word in long) >= t.VOWELLESS * len(long):

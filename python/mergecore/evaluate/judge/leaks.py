@@ -19,7 +19,9 @@ _TURN = re.compile(
     r"|(?:\*\*)?(?:User|USER|Human|HUMAN)(?:\*\*)?:)",
     re.MULTILINE,
 )
-_REPLY = re.compile(r"^[ \t]*(?:\*\*)?(?:Assistant|ASSISTANT|AI|Bot|ChatGPT)(?:\*\*)?:", re.MULTILINE)
+_REPLY = re.compile(
+    r"^[ \t]*(?:\*\*)?(?:Assistant|ASSISTANT|AI|Bot|ChatGPT)(?:\*\*)?:", re.MULTILINE
+)
 
 
 def leaks(reading: Reading) -> Iterator[tuple[int, int, str]]:

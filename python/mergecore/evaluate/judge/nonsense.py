@@ -10,9 +10,13 @@ from mergecore.evaluate.judge.garble import garble
 from mergecore.evaluate.judge.leaks import leaks
 from mergecore.evaluate.judge.reading import Reading
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\ue000-\uf8ff\U000f0000-\U0010ffff]")
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\ue000-\uf8ff\U000f0000-\U0010ffff]"
+)
 _EMOJI = re.compile(r"[\U0001f000-\U0001faff\u2600-\u27bf\u2b50\u2b55\u231a\u231b\u23e9-\u23fa]")
-_EMOJI_RUN = re.compile(r"(?:[\U0001f000-\U0001faff\u2600-\u27bf\u2b50\u2b55\ufe0f\u200d]\s?){%d,}" % t.EMOJI_RUN)
+_EMOJI_RUN = re.compile(
+    rf"(?:[\U0001f000-\U0001faff\u2600-\u27bf\u2b50\u2b55\ufe0f\u200d]\s?){{{t.EMOJI_RUN},}}"
+)
 # What UTF-8 read as a Western code page begins with; without one of these there is no need to look closer.
 _MOJIBAKE_LEAD = re.compile("[ÂÃâÅÄÐÑð][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ¡-¿]")
 
@@ -31,7 +35,9 @@ def _empty(reading: Reading) -> Iterator[tuple[int, int, str]]:
     output = reading.output
     if any(c.isalnum() for c in output):
         return
-    if reading.asked.symbols and output.strip() or reading.asked.emoji and _EMOJI.search(output):
+    if (reading.asked.symbols and output.strip()) or (
+        reading.asked.emoji and _EMOJI.search(output)
+    ):
         return
     if not _EMOJI.search(output):
         yield 0, len(output), "empty"
@@ -58,7 +64,7 @@ def _mojibake(output: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _emoji(reading: Reading) -> Iterator[tuple[int, int, str]]:
-    if reading.asked.emoji:
+    if reading.asked.emoji or reading.asked.symbols:
         return
     run = _EMOJI_RUN.search(reading.output)
     if run:
