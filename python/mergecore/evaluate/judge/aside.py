@@ -100,8 +100,13 @@ def _kind(line: str) -> int:
 
 
 def _blank(output: str, kinds: bytearray) -> str:
-    if not any(kinds):
-        return output
-    return "".join(
-        c if kind == PROSE or c == "\n" else " " for c, kind in zip(output, kinds, strict=True)
-    )
+    pieces, done = [], 0
+    for match in _SET_ASIDE.finditer(kinds):
+        start, end = match.span()
+        pieces += [output[done:start], _VISIBLE.sub(" ", output[start:end])]
+        done = end
+    return "".join([*pieces, output[done:]])
+
+
+_SET_ASIDE = re.compile(rb"[^\0]+")
+_VISIBLE = re.compile(r"[^\n]")

@@ -79,17 +79,14 @@ def _lines(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:
                 yield start, end, "sign salad"
             for first, last, rule in _garbled(prose[start:end]):
                 span = start + first, start + last
-                if not _foreign(reading, *span) and not _looped(reading, sum(span) // 2):
+                if not _looped(reading, sum(span) // 2) and not _foreign(reading, *span):
                     yield *span, rule
         start = end + 1
 
 
 def _foreign(reading: Reading, start: int, end: int) -> bool:
-    """Has another language a say here? Only of English is it known which words hold it together."""
-    sentences = reading.facts.sentences
-    return any(
-        language not in (None, "en") and a < end and start < b for a, b, language in sentences
-    )
+    """Has another language a say here? Only of English is it known what holds it together."""
+    return any(a < end and start < b for a, b in reading.facts.foreign)
 
 
 def _sign_salad(line: str) -> bool:
