@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from mergecore.evaluate.judge import thresholds as t
 from mergecore.evaluate.judge.reading import Reading, measure
-from mergecore.evaluate.judge.tongues import EVERYTHING
+from mergecore.evaluate.judge.tongues import CALLS, EVERYTHING
 
 # Between these, words of another language are named or quoted, not spoken.
 _SET_OFF = re.compile(
@@ -18,7 +18,9 @@ _SET_OFF = re.compile(
 )
 # A word that is explained right after, or that explains what stands before it.
 _GLOSSED_AFTER = re.compile(r"[^\w\n]{0,3}(?:\(|\[|[-–—=:/] ?[A-Za-z])")
-_GLOSSED_BEFORE = re.compile(r"(?:[-–—=:/|→]|\bor|\bcalled|\bnamed)\s{0,2}$")
+_GLOSSED_BEFORE = re.compile(
+    r"(?:[-–—=:/|→]|\bor|\bcalled|\bnamed|\b(?:" + "|".join(CALLS) + r"),?)\s{0,2}$", re.IGNORECASE
+)
 _NAMES = re.compile(r"\s*(?:[-*•–]|\d+[.)])\s.*(?:[:–—=→(]|\bby\b)")
 _LATIN_CODES = frozenset("es pt fr it ro ca de nl sv da tr pl cs id vi fi hu hr sk tl".split())
 LONGEST_WORD = 40
@@ -67,13 +69,16 @@ def _scripts(
 ) -> Iterator[tuple[int, int, str]]:
     """Letters of a script that the prompt does not call for."""
     output = reading.output
+    named = -9  # where a gloss ended: a name has more than one word
     for start, end, script, glued in reading.facts.scripts:
         if script == "Latin" or script in expected or set_off[start]:
             continue
         if glued:
             if _stray_in_word(output, start, end, script):
                 yield (*_word(output, start, end), "mixed script")
-        elif _stray(output, start, end, script):
+        elif 0 <= start - named <= 2 or not _stray(output, start, end, script):
+            named = end
+        else:
             yield start, end, "script"
 
 
