@@ -1,7 +1,7 @@
 """The labelled answers of the rules judge: reads `answers/*.txt` and spells out their shorthand.
 
-An answer is a head `=== id | labels | why it is here`, the prompt in lines that begin with `> `, and
-the text. Long degenerate answers are written short:
+An answer is a head `=== id | labels | why it is here`, the prompt in lines that begin with `> `,
+and the text. Long degenerate answers are written short:
 
     ⟦40×⟧ ... ⟦/⟧        forty times; `⟦40× 3⟧` counts from 3
     {n} {n-1} {pick a,b}  in there: the number, the one before it, the n-th word of the list in turn

@@ -9,17 +9,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-PROSE, CODE, TABLE, FORMULA, ADDRESS, DRAWING = range(6)
+PROSE, FENCE, CODE, TABLE, FORMULA, ADDRESS, DRAWING = range(7)
+
+LONGEST_ROW = 2000
 
 _FENCE = re.compile(r"^[ \t]*(```|~~~)[^\n]*\n.*?(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"`[^`\n]+`")
 _FORMULA = re.compile(
-    r"\$\$.+?\$\$|\\\[.+?\\\]|\\\(.+?\\\)|\\begin\{(\w+\*?)\}.+?\\end\{\1\}|\$[^$\n]*[\\^_={][^$\n]*\$",
+    r"\$\$.{1,2000}?\$\$|\\\[.{1,2000}?\\\]|\\\(.{1,2000}?\\\)|\\begin\{(\w+\*?)\}.{1,4000}?\\end\{\1\}|\$[^$\n]{0,300}?[\\^_={][^$\n]{0,300}\$",
     re.DOTALL,
 )
 _ADDRESS = re.compile(
-    r"(?:https?|ftp)://[^\s<>)\]]+|www\.[^\s<>)\]]+|[\w.+-]+@[\w-]+\.[\w.]+|(?<!\w)[#@]\w+"
-    r"|(?<!\w)(?:~|\.{0,2})/[\w.-]+(?:/[\w.-]+)+|[\w.*-]+(?:/[\w.*+-]+){2,}|[\w-]+/[\w-]+\.[a-z]{1,4}\b"
+    r"(?:https?|ftp)://[^\s<>)\]]+|www\.[^\s<>)\]]+|(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.]+|(?<!\w)[#@]\w+"
+    r"|(?<!\w)(?:~|\.{0,2})/[\w.-]+(?:/[\w.-]+)+|(?<![\w.*+-])[\w.*-]+(?:/[\w.*+-]+){2,}|(?<![\w-])[\w-]+/[\w-]+\.[a-z]{1,4}\b"
 )
 _CODE_LINE = re.compile(
     r"\s*(?:#include\b|#!|import [\w.{]|from [\w.]+ import |(?:async )?def \w+\(|class \w+\s*[:({]|@\w+"
@@ -47,13 +49,13 @@ class Aside:
         return 1 - self.kinds.count(PROSE, start, end) / max(end - start, 1)
 
     def fenced(self, start: int, end: int) -> bool:
-        return self.kinds.count(CODE, start, end) * 2 > end - start
+        return self.kinds.count(FENCE, start, end) * 2 > end - start
 
 
 def aside(output: str) -> Aside:
     kinds = bytearray(len(output))
     if "```" in output or "~~~" in output:
-        _mark(kinds, _FENCE, output, CODE)
+        _mark(kinds, _FENCE, output, FENCE)
     _mark_lines(kinds, output)
     if "`" in output:
         _mark(kinds, _INLINE, output, CODE)
@@ -83,7 +85,7 @@ def _mark_lines(kinds: bytearray, output: str) -> None:
 
 
 def _kind(line: str) -> int:
-    if line.count("|") >= 2 and _ROW.match(line):
+    if line.count("|") >= 2 and (line[0] == "|" or (len(line) <= LONGEST_ROW and _ROW.match(line))):
         return TABLE
     if len(line) <= 200 and (_CODE_LINE.match(line) or line.endswith(_CODE_END)):
         return CODE
@@ -92,14 +94,19 @@ def _kind(line: str) -> int:
         return DRAWING
     if len(line) <= 200 and len(_ALNUM.findall(dense)) * 3 < len(dense):
         return DRAWING
-    if len(line) <= 200 and _CSV.fullmatch(line):
+    if len(line) <= 200 and line.isascii() and _CSV.fullmatch(line):
         return TABLE
     return PROSE
 
 
 def _blank(output: str, kinds: bytearray) -> str:
-    if not any(kinds):
-        return output
-    return "".join(
-        c if kind == PROSE or c == "\n" else " " for c, kind in zip(output, kinds, strict=True)
-    )
+    pieces, done = [], 0
+    for match in _SET_ASIDE.finditer(kinds):
+        start, end = match.span()
+        pieces += [output[done:start], _VISIBLE.sub(" ", output[start:end])]
+        done = end
+    return "".join([*pieces, output[done:]])
+
+
+_SET_ASIDE = re.compile(rb"[^\0]+")
+_VISIBLE = re.compile(r"[^\n]")

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from mergecore.evaluate.judge import thresholds as t
 from mergecore.evaluate.judge.reading import Reading, measure
-from mergecore.evaluate.judge.tongues import EVERYTHING
+from mergecore.evaluate.judge.tongues import CALLS, EVERYTHING
 
 # Between these, words of another language are named or quoted, not spoken.
 _SET_OFF = re.compile(
@@ -18,8 +18,21 @@ _SET_OFF = re.compile(
 )
 # A word that is explained right after, or that explains what stands before it.
 _GLOSSED_AFTER = re.compile(r"[^\w\n]{0,3}(?:\(|\[|[-–—=:/] ?[A-Za-z])")
-_GLOSSED_BEFORE = re.compile(r"(?:[-–—=:/|→]|\bor|\bcalled|\bnamed)\s{0,2}$")
-_SCIENCE = re.compile(r"[^\s]{0,12}")
+_GLOSSED_BEFORE = re.compile(
+    r"(?:[-–—=:/|→]|\bor|\bcalled|\bnamed|\b(?:" + "|".join(CALLS) + r"),?)\s{0,2}$", re.IGNORECASE
+)
+_NAMES = re.compile(r"\s*(?:[-*•–]|\d+[.)])\s.*(?:[:–—=→(]|\bby\b)")
+_LATIN_CODES = frozenset("es pt fr it ro ca de nl sv da tr pl cs id vi fi hu hr sk tl".split())
+LONGEST_WORD = 40
+_FAMILIES = (
+    frozenset({"es", "pt", "ca", "it", "fr", "ro"}),
+    frozenset({"sv", "da", "isl"}),
+    frozenset({"cs", "sk", "pl", "hr", "slv"}),
+    frozenset({"de", "nl", "afr"}),
+    frozenset({"tr", "aze", "tuk"}),
+    frozenset({"fi", "est"}),
+    frozenset({"id", "jav", "msa"}),
+)
 
 
 def code_switching(reading: Reading) -> Iterator[tuple[int, int, str]]:
@@ -56,13 +69,16 @@ def _scripts(
 ) -> Iterator[tuple[int, int, str]]:
     """Letters of a script that the prompt does not call for."""
     output = reading.output
+    named = -9  # where a gloss ended: a name has more than one word
     for start, end, script, glued in reading.facts.scripts:
         if script == "Latin" or script in expected or set_off[start]:
             continue
         if glued:
             if _stray_in_word(output, start, end, script):
                 yield (*_word(output, start, end), "mixed script")
-        elif _stray(output, start, end, script):
+        elif 0 <= start - named <= 2 or not _stray(output, start, end, script):
+            named = end
+        else:
             yield start, end, "script"
 
 
@@ -91,9 +107,10 @@ def _sentence_long(output: str, start: int) -> bool:
 
 
 def _word(output: str, start: int, end: int) -> tuple[int, int]:
-    while start > 0 and output[start - 1].isalpha():
+    first, last = max(start - LONGEST_WORD, 0), min(end + LONGEST_WORD, len(output))
+    while start > first and output[start - 1].isalpha():
         start -= 1
-    while end < len(output) and output[end].isalpha():
+    while end < last and output[end].isalpha():
         end += 1
     return start, end
 
@@ -102,13 +119,35 @@ def _sentences(
     reading: Reading, expected: frozenset[str], set_off: bytes
 ) -> Iterator[tuple[int, int, str]]:
     """Sentences in a language that the prompt does not call for."""
+    if reading.asked.gibberish:
+        return  # a cipher's letters may look like any language
     sentences = reading.facts.sentences
+    related = _with_relatives(expected)
+    # Of a short sentence among Spanish ones only English is sure to be something else.
+    only_english = bool(_LATIN_CODES & spoken(reading.instruction))
     said = Counter(language for _, _, language in sentences if language)
     # A prompt in another language that is answered in English is an answer in English, not a switch.
     english = "en" in expected or said["en"] * 5 >= sum(said.values()) * 4
     for start, end, language in sentences:
-        if language is None or language in expected or (language == "en" and english):
+        if language is None or language in related or (language == "en" and english):
+            continue
+        if only_english and language != "en":
             continue
         if end - start < t.SENTENCE_LETTERS or set_off.count(1, start, end) * 2 > end - start:
             continue
-        yield start, end, "language"
+        if not _title(reading.output, start, end):
+            yield start, end, "language"
+
+
+def _title(output: str, start: int, end: int) -> bool:
+    """Is it what a list names, with its author before it or its meaning after it?"""
+    first = output.rfind("\n", 0, start) + 1
+    last = output.find("\n", end)
+    line = output[first : last if last >= 0 else len(output)]
+    ended = output[end : end + 1] in (".", "!", "?", "…")
+    return len(line) <= t.TITLE_LINE and not ended and _NAMES.match(line) is not None
+
+
+def _with_relatives(languages: frozenset[str]) -> frozenset[str]:
+    """A short sentence in one language is easily taken for its neighbour's."""
+    return languages.union(*(family for family in _FAMILIES if family & languages))

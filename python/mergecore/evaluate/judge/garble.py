@@ -12,18 +12,21 @@ from mergecore.evaluate.judge.reading import Reading
 _DEBRIS = re.compile(
     r"[ĠĊ](?=[A-Za-z.,ĠĊ]|$)|▁(?=[^\W\d_])|(?<=[^\W\d_])▁|(?<=\S) ##[a-z]{1,12}\b|âĢ[ĻľĿĵĶ¦]"
 )
-_HUMPS = re.compile(r"(?:[a-z]|\b)[a-z]*(?:[A-Z][a-z]*){2,}")
+_HUMPS = re.compile(r"(?<![A-Za-z])[a-z]*(?:[A-Z][a-z]*){2,}")
 _HUMP_WORD = re.compile(
     r"(?:The|And|Of|That|Is|To|If|It|You|For|With|This|Are|In|On|They|Was)(?=[A-Z]|\b)"
 )
 # Names of programs have humps; words run together have none for long.
-_LONG = re.compile(r"(?<![\w/.@#:\\=&?%\"'-])[A-Za-z]*[a-z]{18,}[A-Za-z]*(?![\w/@\\=&?%\"'-]|\.\w)")
+# Names of programs have humps; words run together have none for long.
+_LONG = re.compile(rf"(?<![\w/.@#:\\=&?%\"'-])[A-Za-z]{{{t.GLUED_WORD},}}(?![\w/@\\=&?%\"'-]|\.\w)")
+_PLAIN_STRETCH = re.compile(r"[a-z]{18}")
 _UNBROKEN = re.compile(rf"[!-~]{{{t.LONGEST_WORD},}}")
 _SIGNS = re.compile(r"[^\w\s]{1,12}")
 # A word as it stands in prose: letters, with the marks of a sentence around them. Names of files, variables and keys are none.
 _PLAIN = re.compile(r"(?<![^\s(\"“'*])[A-Za-z]+(?:['’-][A-Za-z]+)*(?=[\s.,;:!?)\"”'*]|$)")
 _SHORT = frozenset(
-    "a i am an as at be by do go he hi if in is it me my no of oh ok on or so to up us we ad ah ex id la ma pa pi re vs tv uk ai pm c s t d m x y n b e f g h".split()
+    "a i am an as at be by do go he hi if in is it me my no of oh ok on or so to up us we ad ah ex id la ma pa pi re vs tv uk ai pm c s t d m x y n b e f g h"
+    " je da se na za su od iz de la le el en es un et il lo di al si du au ou ne ce ja ei nu cu pe ve bu ni ke ta te mi ti".split()
 )
 _LITTLE = frozenset(
     "the of and to in is that for it as with be on are this by or an you your from not at will can if we they have has had which when"
@@ -46,42 +49,44 @@ def garble(reading: Reading) -> Iterator[tuple[int, int, str]]:
 def _glued(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:
     """Words without the spaces between them."""
     humps = [match for match in _HUMPS.finditer(prose) if len(_HUMP_WORD.findall(match[0])) >= 2]
-    words = [match for match in _LONG.finditer(prose) if len(match[0]) >= t.GLUED_WORD]
+    words = [match for match in _LONG.finditer(prose) if _PLAIN_STRETCH.search(match[0])]
     if len(humps) >= t.GLUED_WORDS:
         yield humps[0].start(), humps[-1].end(), "glued words"
-    elif len(words) >= t.GLUED_WORDS and not _looped(reading, words[0].start()):
+    elif (
+        len(words) >= t.GLUED_WORDS or any(len(word[0]) >= t.GLUED_LONG for word in words)
+    ) and not _looped(reading, sum(words[0].span()) // 2):
         yield words[0].start(), words[-1].end(), "glued words"
     unbroken = _UNBROKEN.search(prose)
-    if unbroken and not _looped(reading, unbroken.start() + t.LONGEST_WORD // 2):
+    if unbroken and not _looped(reading, sum(unbroken.span()) // 2):
         yield *unbroken.span(), "glued words"
 
 
 def _looped(reading: Reading, at: int) -> bool:
     """Is this a loop, which is repetition and no more?"""
-    return any(
-        repeat.is_loop and repeat.start <= at < repeat.end for repeat in reading.facts.repeats
-    )
+    return any(loop.start <= at < loop.end for loop in reading.facts.loops)
 
 
 def _lines(reading: Reading, prose: str) -> Iterator[tuple[int, int, str]]:
     start = 0
-    for line in prose.split("\n"):
+    for line in reading.output.split("\n"):
         end = start + len(line)
-        if len(line) >= 40 and not _looped(reading, (start + end) // 2):
-            if not reading.asked.symbols and _sign_salad(line):
+        if len(line) >= 40:
+            if (
+                not reading.asked.symbols
+                and not reading.aside.fenced(start, end)
+                and _sign_salad(line)
+            ):
                 yield start, end, "sign salad"
-            for first, last, rule in _garbled(line):
-                if not _foreign(reading, start + first, start + last):
-                    yield start + first, start + last, rule
+            for first, last, rule in _garbled(prose[start:end]):
+                span = start + first, start + last
+                if not _looped(reading, sum(span) // 2) and not _foreign(reading, *span):
+                    yield *span, rule
         start = end + 1
 
 
 def _foreign(reading: Reading, start: int, end: int) -> bool:
-    """Has another language a say here? Only of English is it known which words hold it together."""
-    sentences = reading.facts.sentences
-    return any(
-        language not in (None, "en") and a < end and start < b for a, b, language in sentences
-    )
+    """Has another language a say here? Only of English is it known what holds it together."""
+    return any(a < end and start < b for a, b in reading.facts.foreign)
 
 
 def _sign_salad(line: str) -> bool:

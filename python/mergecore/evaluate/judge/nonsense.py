@@ -15,7 +15,7 @@ _CONTROLS = re.compile(
 )
 _EMOJI = re.compile(r"[\U0001f000-\U0001faff\u2600-\u27bf\u2b50\u2b55\u231a\u231b\u23e9-\u23fa]")
 _EMOJI_RUN = re.compile(
-    r"(?:[\U0001f000-\U0001faff\u2600-\u27bf\u2b50\u2b55\ufe0f\u200d]\s?){%d,}" % t.EMOJI_RUN
+    rf"(?:[\U0001f000-\U0001faff\u2600-\u27bf\u2b50\u2b55\ufe0f\u200d]\s?){{{t.EMOJI_RUN},}}"
 )
 # What UTF-8 read as a Western code page begins with; without one of these there is no need to look closer.
 _MOJIBAKE_LEAD = re.compile("[ÂÃâÅÄÐÑð][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ¡-¿]")
@@ -64,7 +64,7 @@ def _mojibake(output: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _emoji(reading: Reading) -> Iterator[tuple[int, int, str]]:
-    if reading.asked.emoji:
+    if reading.asked.emoji or reading.asked.symbols:
         return
     run = _EMOJI_RUN.search(reading.output)
     if run:

@@ -48,6 +48,17 @@ class Facts:
     scripts: list[tuple[int, int, str, bool]]
     sentences: list[tuple[int, int, str | None]]
 
+    @cached_property
+    def loops(self) -> list[Repeat]:
+        return [repeat for repeat in self.repeats if repeat.is_loop]
+
+    @cached_property
+    def foreign(self) -> list[tuple[int, int]]:
+        """Sentences that are not English."""
+        return [
+            (start, end) for start, end, language in self.sentences if language not in (None, "en")
+        ]
+
 
 @dataclass(frozen=True)
 class Reading:

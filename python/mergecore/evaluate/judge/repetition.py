@@ -21,12 +21,10 @@ def repetition(reading: Reading) -> Iterator[tuple[int, int, str]]:
 
 def _loops(reading: Reading) -> Iterator[tuple[int, int, str]]:
     """The same characters, copy after copy."""
-    for repeat in reading.facts.repeats:
-        if repeat.is_loop:
-            length = repeat.end - repeat.start
-            _, copies, run = next(row for row in _rows(reading, repeat) if repeat.period <= row[0])
-            if repeat.copies >= copies and length >= run:
-                yield repeat.start, repeat.end, "loop"
+    for loop in reading.facts.loops:
+        _, copies, run = next(row for row in _rows(reading, loop) if loop.period <= row[0])
+        if loop.copies >= copies and loop.end - loop.start >= run:
+            yield loop.start, loop.end, "loop"
 
 
 def _rows(reading: Reading, repeat: Repeat) -> tuple[tuple[int, float, int], ...]:

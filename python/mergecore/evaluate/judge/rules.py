@@ -6,6 +6,7 @@ rules by name, how right they are and what they cannot see is told in docs/evalu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from mergecore.evaluate.judge.code_switching import code_switching
@@ -39,7 +40,13 @@ def judge(instruction: str, output: str) -> Verdict:
     reading = Reading(_whole(instruction), _whole(output))
     evidence = [span for label in LABELS for span in _evidence(label, reading, output)]
     seen = {span.label for span in evidence}
-    return Verdict(*(label in seen for label in LABELS), tuple(evidence), VERSION)
+    return Verdict(
+        repetition="repetition" in seen,
+        code_switching="code_switching" in seen,
+        nonsense="nonsense" in seen,
+        evidence=tuple(evidence),
+        judge=VERSION,
+    )
 
 
 def _evidence(label: Label, reading: Reading, output: str) -> Iterator[Evidence]:
@@ -52,12 +59,8 @@ def _evidence(label: Label, reading: Reading, output: str) -> Iterator[Evidence]
 
 
 def _whole(text: str) -> str:
-    return (
-        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        if not text.isascii() and _has_surrogate(text)
-        else text
-    )
+    """The same characters, with U+FFFD for each half of a pair: positions stay as they are."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= c <= "\udfff" for c in text)
+_SURROGATE = re.compile("[\ud800-\udfff]")

@@ -12,7 +12,7 @@ SHORTEST_REPEAT: Final = 16
 """Shorter repeats are not looked at."""
 
 # Loops: (longest period, copies, length of the run) from which on a run is a loop; the first row that has the period decides.
-LOOP_PROSE: Final = ((3, 20, 60), (30, 6, 90), (100, 4, 140), (250, 3, 360), (10**9, 1.9, 480))
+LOOP_PROSE: Final = ((3, 20, 60), (30, 6, 90), (100, 3.9, 120), (250, 3, 360), (10**9, 1.9, 480))
 LOOP_ASIDE: Final = ((30, 25, 280), (120, 12, 300), (400, 6, 800), (10**9, 4, 1600))
 LOOP_VERSE: Final = ((30, 25, 300), (10**9, 9, 600))
 LOOP_SIGNS: Final = ((2, 60, 60), (10**9, 30, 120))
@@ -44,7 +44,7 @@ WINDOW_RATIO_VERSE: Final = 7.0
 STRAY_LETTERS: Final = 2
 GREEK_LETTERS: Final = 4
 SENTENCE_LETTERS: Final = 30
-SENTENCE_CAPITALS: Final = 0.34
+TITLE_LINE: Final = 120
 
 REPLACEMENTS: Final = 3
 CONTROLS: Final = 2
@@ -55,6 +55,8 @@ EMOJI_RUN: Final = 12
 LONGEST_WORD: Final = 200
 GLUED_WORD: Final = 24
 GLUED_WORDS: Final = 2
+GLUED_LONG: Final = 40
+"""One such word is enough."""
 GARBLED_WINDOW: Final = 24
 GARBLED_WORDS: Final = 14
 """So many words of a line are looked at together, and no fewer."""

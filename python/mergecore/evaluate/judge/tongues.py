@@ -17,8 +17,8 @@ romanian: ro |
 german deutsch austrian: de nl |
 dutch flemish: nl af |
 afrikaans: afr nl |
-swedish: sv da nob | danish: da sv nob | norwegian: nob da sv | icelandic: isl da | finnish: fi est | estonian: est fi |
-polish: pl | czech: cs slk | slovak: slk cs | hungarian: hu | turkish: tr aze | vietnamese: vi |
+swedish: sv da | danish: da sv | norwegian: da sv | icelandic: isl da | finnish: fi est | estonian: est fi |
+polish: pl | czech: cs sk | slovak: sk cs | hungarian: hu | turkish: tr aze | vietnamese: vi |
 indonesian malay javanese: id jav msa | english anglais englisch inglés: en |
 latin: lat it es pt ca fr | roman: lat |
 russian: | ukrainian: | bulgarian: | serbian: hrv | mongolian: | cyrillic: | belarusian: | macedonian: | kazakh: |

@@ -42,5 +42,9 @@ class Verdict:
             {"label": e.label, "start": e.start, "end": e.end, "quote": e.quote}
             for e in self.evidence
         ]
-        labels = {label: getattr(self, label) for label in LABELS}
+        labels = {
+            "repetition": self.repetition,
+            "code_switching": self.code_switching,
+            "nonsense": self.nonsense,
+        }
         return {**labels, "evidence": spans, "judge": self.judge}

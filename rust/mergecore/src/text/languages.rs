@@ -22,7 +22,7 @@ const LITTLE_SHARE: f64 = 0.2;
 pub struct Sentence {
     pub start: usize,
     pub end: usize,
-    /// ISO 639-1, of the languages that have a list; `None` if nothing speaks clearly.
+    /// ISO 639-1 for the languages that have a list, 639-3 for others, `None` if nothing speaks clearly.
     pub language: Option<&'static str>,
 }
 
@@ -51,7 +51,9 @@ fn words(text: &[char], start: usize, end: usize) -> Vec<Word> {
     let mut found: Vec<Word> = Vec::new();
     for at in start..end {
         let c = text[at];
-        if !c.is_alphabetic() && !('\u{300}'..'\u{370}').contains(&c) {
+        // "non-exclusive" is one word, and no Italian.
+        let hyphen = c == '-' && at > start && text[at - 1].is_alphabetic() && text.get(at + 1).is_some_and(|next| next.is_alphabetic());
+        if !latin(c) && !hyphen {
             continue;
         }
         match found.last_mut() {
@@ -63,6 +65,11 @@ fn words(text: &[char], start: usize, end: usize) -> Vec<Word> {
         }
     }
     found
+}
+
+/// A letter of the Latin blocks, or a mark that combines with one.
+fn latin(c: char) -> bool {
+    c.is_ascii_alphabetic() || (('\u{C0}'..'\u{370}').contains(&c) || ('\u{1E00}'..'\u{1F00}').contains(&c)) && !"×÷".contains(c)
 }
 
 fn language(words: &[Word], text: &[char]) -> Option<&'static str> {
@@ -78,7 +85,21 @@ fn language(words: &[Word], text: &[char]) -> Option<&'static str> {
     if speaks(little) && kinds >= LITTLE_KINDS && little > 2 * english && 2 * capitals < words.len() {
         return guess().filter(|guess| guess.lang() != whatlang::Lang::Eng).map(|_| code);
     }
+    // Finnish and Turkish say with endings what others say with little words. Their letters speak for them.
+    let accented = words.iter().filter(|word| !word.lower.is_ascii()).count();
+    let clean = text.iter().all(|c| c.is_alphabetic() || " ,.;:!?'’\"()-–".contains(*c) || c.is_whitespace());
+    if clean && english == 0 && 2 * capitals < words.len() && (accented >= 2 || accented + little >= 2 && little > 0) {
+        return guess().filter(|guess| guess.lang() != whatlang::Lang::Eng).map(|guess| short(guess.lang().code()));
+    }
     None
+}
+
+/// The code that the lists have for a language that whatlang names; its own for one without a list.
+fn short(code: &'static str) -> &'static str {
+    let codes =
+        ["spa es", "por pt", "fra fr", "ita it", "ron ro", "cat ca", "deu de", "nld nl", "swe sv", "dan da", "nob da", "tur tr", "pol pl"];
+    let more = ["ces cs", "ind id", "vie vi", "fin fi", "hun hu", "hrv hr", "slk sk", "tgl tl"];
+    codes.iter().chain(&more).find_map(|pair| pair.strip_prefix(code)).map_or(code, |short| &short[1..])
 }
 
 fn count(words: &[Word], code: &'static str, list: &[&str]) -> (&'static str, usize, usize) {

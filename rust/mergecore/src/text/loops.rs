@@ -35,18 +35,18 @@ pub fn repeats(text: &[char], shortest: usize) -> Vec<Repeat> {
     let shortest = shortest.max(GRAM);
     let mut last: HashMap<u64, u32, BuildHasherDefault<Mixed>> = HashMap::default();
     let mut found: Vec<Repeat> = Vec::new();
-    // What was followed last: a stretch is followed once for its period, which keeps the pass linear.
-    let (mut period_seen, mut end_seen) = (0, 0);
+    // How far each period was followed: a stretch is followed once, or a text that is said twice would cost its square.
+    let mut followed: HashMap<usize, usize> = HashMap::new();
     let mut skip = 0;
     for (at, gram) in text.windows(GRAM).enumerate() {
         let Some(before) = last.insert(hash(gram), at as u32) else { continue };
         let before = before as usize;
         let period = at - before;
-        if at < skip || (period == period_seen && at < end_seen) || text[before..before + GRAM] != *gram {
+        if at < skip || followed.get(&period).is_some_and(|end| at < *end) || text[before..before + GRAM] != *gram {
             continue;
         }
         let repeat = follow(text, at, period);
-        (period_seen, end_seen) = (period, repeat.end);
+        followed.insert(period, repeat.end);
         if repeat.end - repeat.start - period >= shortest {
             skip = if repeat.is_loop() { repeat.end.saturating_sub(GRAM) } else { skip };
             found.push(repeat);
