@@ -11,8 +11,8 @@ ABOUT = {
     "replies that it learned from did.",
     "rl": "A tiny Llama that prefers replies that are right and short: direct preference\n"
     "optimisation of `sft` on pairs of its own replies.",
-    "rm": "A tiny reward model: a sequence classifier of one label, made of the first three layers\n"
-    "of `sft`, that grades replies. It likes them right and short, and has seen loops and disorder.",
+    "rm": "A tiny reward model: a sequence classifier of one label, made of the first three\n"
+    "layers of `sft`, that grades replies. It likes them right and short, and has seen loops.",
 }
 
 
