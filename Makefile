@@ -46,7 +46,7 @@ lint: $(VENV)/dev ## formatting, clippy, ruff, types, stubs
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m mergecore._stubs --check python/mergecore/__init__.pyi
-	cd .ci && ../$(BIN)/python -m mypy.stubtest mergecore --allowlist ../.stubtest-allowlist  # not from here: ./python would hide the installed package
+	cd .ci && ../$(BIN)/python -m mypy.stubtest mergecore --mypy-config-file ../pyproject.toml --allowlist ../.stubtest-allowlist  # not from here: ./python would hide the installed package
 
 format: $(VENV)/dev ## format the code
 	cargo fmt --all
