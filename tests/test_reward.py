@@ -11,6 +11,7 @@ from mergecore import pocket
 from mergecore.errors import ModelError
 from mergecore.evaluate import reward as stage
 from mergecore.evaluate import rows
+from mergecore.evaluate.scorers import TransformersReward
 from mergecore.pocket import chat
 
 torch = pytest.importorskip("torch", exc_type=ImportError, reason="the extra `generate`")
@@ -27,9 +28,7 @@ RESPONSES = [
 
 
 def rewards(out, responses=RESPONSES, **options):
-    done = stage.reward(
-        responses, "rm", out, lambda: stage.TransformersReward(GRADER, "rm", **options)
-    )
+    done = stage.reward(responses, "rm", out, lambda: TransformersReward(GRADER, "rm", **options))
     return done, {row["id"]: row["reward"] for row in rows.read(out)}
 
 
@@ -75,7 +74,7 @@ def test_batches_resuming_and_order_change_nothing(tmp_path):
         list(reversed(RESPONSES)),
         "rm",
         tmp_path / "x.jsonl",
-        lambda: stage.TransformersReward(GRADER, "rm"),
+        lambda: TransformersReward(GRADER, "rm"),
         batch_size=1,
     )
     assert one_by_one.mean == pytest.approx(done.mean, abs=1e-6)
@@ -91,7 +90,7 @@ def test_what_is_too_long_is_cut_and_said(tmp_path):
 
 def test_what_is_no_reward_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match="LlamaForCausalLM"):
-        stage.TransformersReward(pocket.path("sft"), "sft")
+        TransformersReward(pocket.path("sft"), "sft")
     config = json.loads((GRADER / "config.json").read_text())
     config |= {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}
     (tmp_path / "two").mkdir()
@@ -99,4 +98,4 @@ def test_what_is_no_reward_model_is_refused(tmp_path):
         (tmp_path / "two" / file.name).write_bytes(file.read_bytes())
     (tmp_path / "two" / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="2 labels"):
-        stage.TransformersReward(tmp_path / "two", "two")
+        TransformersReward(tmp_path / "two", "two")

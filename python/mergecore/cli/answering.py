@@ -74,6 +74,18 @@ def chosen_backend(backend: str) -> str:
     return "vllm" if is_installed("vllm") else "transformers"
 
 
+def about(
+    folder: Path, backend: str, dtype: str | None, chat_template: str | None
+) -> dict[str, Any]:
+    """What of a model and its loading decides what comes out: rows of two are not mixed."""
+    return {
+        "backend": backend,
+        "dtype": dtype,
+        "chat_template": chat_template,
+        "weights": fingerprint(folder),
+    }
+
+
 def fingerprint(folder: Path) -> list[list[Any]]:
     """Tells a model's weights from others under the same name: files, sizes and times."""
     place = folder if folder.is_dir() else folder.parent

@@ -96,12 +96,7 @@ def backend_of(
 
     folder = hub.locate(model, quiet=quiet)
     name = answering.chosen_backend(backend)
-    about = {
-        "backend": name,
-        "dtype": dtype,
-        "chat_template": chat_template,
-        "weights": answering.fingerprint(folder),
-    }
+    about = answering.about(folder, name, dtype, chat_template)
     if name == "vllm":
         return lambda: Vllm(folder, model, template=chat_template, dtype=dtype), about
     return lambda: Transformers(

@@ -77,17 +77,12 @@ def scorer_of(
     quiet: bool,
 ) -> tuple[Any, dict[str, Any]]:
     """What makes the reward model, and what of the request decides the rewards."""
-    from mergecore.evaluate.reward import TransformersReward, VllmReward
+    from mergecore.evaluate.scorers import TransformersReward, VllmReward
     from mergecore.models import hub
 
     folder = hub.locate(model, quiet=quiet)
     name = answering.chosen_backend(backend)
-    about = {
-        "backend": name,
-        "dtype": dtype,
-        "chat_template": chat_template,
-        "weights": answering.fingerprint(folder),
-    }
+    about = answering.about(folder, name, dtype, chat_template)
     if name == "vllm":
         return lambda: VllmReward(folder, model, dtype=dtype, template=chat_template), about
     return lambda: TransformersReward(

@@ -48,9 +48,6 @@ class Backend(Protocol):
 
     name: str
 
-    def about(self) -> dict[str, Any]:
-        """What of it decides the answers, for the record: versions, dtype, device."""
-
     def answer(self, requests: Sequence[Request], decoding: Decoding, tell: Tell) -> None:
         """Answers every request."""
 

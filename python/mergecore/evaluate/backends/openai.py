@@ -37,10 +37,6 @@ class Server:
             api_key=secret, base_url=base_url, max_retries=retries, timeout=600
         )
 
-    def about(self) -> dict[str, Any]:
-        """What of it decides the answers."""
-        return {"backend": self.name, "base_url": self.base_url}
-
     def answer(self, requests: Sequence[Request], decoding: Decoding, tell: Tell) -> None:
         """Answers every request, some at a time.
 

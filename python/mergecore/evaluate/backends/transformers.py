@@ -70,11 +70,6 @@ class Transformers:
         text = getattr(config, "text_config", None) or config
         self.context: int | None = getattr(text, "max_position_embeddings", None)
         self.ends = _ends(self.model, self.chat.tokenizer)
-        self.versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-
-    def about(self) -> dict[str, Any]:
-        """What of it decides the answers."""
-        return {"backend": self.name, "dtype": str(self.model.dtype).removeprefix("torch.")}
 
     def answer(self, requests: Sequence[Request], decoding: Decoding, tell: Tell) -> None:
         """Answers every request, the shortest prompts first."""

@@ -57,11 +57,6 @@ class Vllm:
         self.llm = engine_of(folder, reference, dtype=dtype, context=context, **engine)
         self.context = int(self.llm.llm_engine.model_config.max_model_len)
 
-    def about(self) -> dict[str, Any]:
-        """What of it decides the answers."""
-        config = self.llm.llm_engine.model_config
-        return {"backend": self.name, "dtype": str(config.dtype).removeprefix("torch.")}
-
     def answer(self, requests: Sequence[Request], decoding: Decoding, tell: Tell) -> None:
         """Answers every request, some hundred at a time."""
         ready = []
