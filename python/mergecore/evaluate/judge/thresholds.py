@@ -12,7 +12,7 @@ SHORTEST_REPEAT: Final = 16
 """Shorter repeats are not looked at."""
 
 # Loops: (longest period, copies, length of the run) from which on a run is a loop; the first row that has the period decides.
-LOOP_PROSE: Final = ((3, 20, 60), (30, 6, 90), (100, 3.9, 120), (250, 3, 360), (10**9, 1.9, 480))
+LOOP_PROSE: Final = ((3, 20, 60), (30, 6, 90), (60, 3.9, 120), (250, 2.95, 200), (10**9, 1.9, 480))
 LOOP_ASIDE: Final = ((30, 25, 280), (120, 12, 300), (400, 6, 800), (10**9, 4, 1600))
 LOOP_VERSE: Final = ((30, 25, 300), (10**9, 9, 600))
 LOOP_SIGNS: Final = ((2, 60, 60), (10**9, 30, 120))
