@@ -9,6 +9,7 @@ import pytest
 
 from mergecore.errors import OutputExistsError, RecipeError
 from mergecore.evaluate import rows
+from mergecore.evaluate.backends import need
 from mergecore.evaluate.stage import open_stage
 
 
@@ -145,3 +146,8 @@ def test_what_cannot_be_read_is_refused_with_its_place(tmp_path, text, words):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(RecipeError, match=r"nowhere.*No such file"):
         rows.read(tmp_path / "nowhere")
+
+
+def test_a_missing_package_is_said_with_the_extra_that_has_it():
+    with pytest.raises(RecipeError, match=r"pip install 'mergecore\[judge\]'"):
+        need("no_such_package", "judge")
