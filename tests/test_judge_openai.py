@@ -189,3 +189,36 @@ def test_a_batch_is_submitted_once_and_waited_for(tmp_path, key):
     assert (done.n, done.errors, done.degenerate) == (4, 0, 2)
     assert again.bill.spent == pytest.approx(4 * (100 * 10 + 10 * 30) / 2e6)
     assert not state.exists()
+
+
+def test_a_batch_s_verdicts_go_to_what_was_judged(tmp_path, key):
+    state = tmp_path / "v.jsonl.batch.json"
+
+    def batch(server):
+        bill = cost.Bill(None)
+        return BatchJudge("m", state=state, interval=0.01, bill=bill, base_url=server.base_url)
+
+    twice = {**RESPONSES[1], "id": "again"}
+    with openai_server.serve(answer=answer) as server:
+        first = batch(server)
+        first._submit([(row["id"], row["instruction"], row["output"]) for row in RESPONSES])
+        changed = [RESPONSES[1], twice, {**RESPONSES[2], "output": "all is well"}]
+        done = verdicts.judge_all(changed, tmp_path / "v.jsonl", batch(server))
+    assert (done.repetition, done.code_switching, done.errors) == (2, 0, 1)
+
+
+def test_requests_under_way_count_towards_the_limit(tmp_path, key):
+    long = [{**RESPONSES[i], "output": f"fine {'so ' * 4000}"} for i in range(2)]
+    with openai_server.serve(answer=answer) as server:
+        # Each may cost about 3,600 tokens, of which the limit allows for one.
+        judge = judge_of(server, price=cost.Price(10, 0), limit=0.045, concurrency=4)
+        with pytest.raises(cost.BudgetError):
+            verdicts.judge_all([*long, RESPONSES[2]], tmp_path / "v.jsonl", judge)
+        assert judge.bill.requests == 1
+
+
+def test_two_servers_do_not_share_verdicts(key):
+    bill = cost.Bill(None)
+    judges = [OpenAiJudge("m", bill=bill, base_url=f"http://u:pw@{h}/v1") for h in ("a", "b")]
+    assert judges[0]._key("i", "o") != judges[1]._key("i", "o")
+    assert judges[0].server == "http://a/v1"

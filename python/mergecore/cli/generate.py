@@ -87,9 +87,12 @@ def backend_of(
 ) -> tuple[Any, dict[str, Any]]:
     """What makes the backend, and what of the request decides the answers."""
     if base_url is not None:
+        from mergecore.evaluate.backends import address
         from mergecore.evaluate.backends.openai import Server
 
-        return lambda: Server(base_url, model, concurrency=batch_size), {"base_url": base_url}
+        return lambda: Server(base_url, model, concurrency=batch_size), {
+            "base_url": address(base_url)
+        }
     from mergecore.evaluate.backends.transformers import Transformers
     from mergecore.evaluate.backends.vllm import Vllm
     from mergecore.models import hub

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
 
 from mergecore.errors import RecipeError
 from mergecore.evaluate.decoding import Decoding
@@ -55,6 +56,21 @@ class Backend(Protocol):
 def is_installed(package: str) -> bool:
     """Whether a package can be imported; it is not."""
     return importlib.util.find_spec(package) is not None
+
+
+def address(url: str) -> str:
+    """A server's URL without a name, a password or a query, which may be secrets."""
+    parts = urlsplit(url)
+    return urlunsplit(
+        (parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", "")
+    )
+
+
+def no_bars() -> None:
+    """Progress is shown by the commands; transformers and vLLM are not to add theirs."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def need(package: str, extra: str) -> None:

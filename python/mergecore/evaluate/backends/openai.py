@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from mergecore.errors import RunError
-from mergecore.evaluate.backends import Refused, Reply, Request, Tell, need
+from mergecore.evaluate.backends import Refused, Reply, Request, Tell, address, need
 from mergecore.evaluate.decoding import Decoding
 
 
@@ -59,7 +59,9 @@ class Server:
                 openai.RateLimitError,
             ) as error:
                 said = " ".join(str(error).split())[:200]
-                raise RunError(f"{self.base_url}: {said}; what was answered is kept") from error
+                raise RunError(
+                    f"{address(self.base_url)}: {said}; what was answered is kept"
+                ) from error
             finally:
                 for future in running:
                     future.cancel()

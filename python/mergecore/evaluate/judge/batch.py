@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from mergecore.errors import RunError
-from mergecore.evaluate.judge import cache as caching
 from mergecore.evaluate.judge.cost import estimated_tokens
 from mergecore.evaluate.judge.openai import SETTINGS, OpenAiJudge
 from mergecore.evaluate.judge.prompt import messages, understood
@@ -50,20 +49,26 @@ class BatchJudge(OpenAiJudge):
         """
         import openai
 
-        waiting = {entry[0]: entry for entry in self._unknown(asked, tell)}
+        # By content, not by id: when the batch is done, other responses may have the ids. What is
+        # there twice is asked once.
+        waiting: dict[str, list[tuple[str, str, str]]] = {}
+        for entry in self._unknown(asked, tell):
+            waiting.setdefault(self._key(*entry[1:]), []).append(entry)
         if not waiting:
             return
         try:
-            identity = self._submitted() or self._submit(list(waiting.values()))
+            identity = self._submitted() or self._submit(
+                [entries[0] for entries in waiting.values()]
+            )
             batch = self._finished(identity)
             told = self._results(batch.output_file_id, waiting, tell)
             failed = self._failures(batch.error_file_id)
         except openai.APIError as error:
             raise RunError(f"the batch's server: {' '.join(str(error).split())[:200]}") from error
-        for name in waiting.keys() - told:
-            tell(
-                name, self._error(failed.get(name, f"the batch ended as {batch.status} without it"))
-            )
+        for key in waiting.keys() - told:
+            reason = failed.get(key, f"the batch ended as {batch.status} without it")
+            for identity, _, _ in waiting[key]:
+                tell(identity, self._error(reason))
         self.state.unlink(missing_ok=True)
 
     def _submitted(self) -> str | None:
@@ -77,7 +82,7 @@ class BatchJudge(OpenAiJudge):
         lines = [
             json.dumps(
                 {
-                    "custom_id": identity,
+                    "custom_id": self._key(instruction, output),
                     "method": "POST",
                     "url": "/v1/chat/completions",
                     "body": {
@@ -87,7 +92,7 @@ class BatchJudge(OpenAiJudge):
                     },
                 }
             )
-            for identity, instruction, output in asked
+            for _, instruction, output in asked
         ]
         content = "\n".join(lines).encode() + b"\n"
         file = self.client.files.create(file=("verdicts.jsonl", content), purpose="batch")
@@ -105,18 +110,20 @@ class BatchJudge(OpenAiJudge):
             time.sleep(self.interval)
 
     def _results(
-        self, file: str | None, waiting: dict[str, tuple[str, str, str]], tell: Tell
+        self, file: str | None, waiting: dict[str, list[tuple[str, str, str]]], tell: Tell
     ) -> set[str]:
         told = set()
         for entry in self._lines(file):
-            identity = str(entry.get("custom_id"))
+            key = str(entry.get("custom_id"))
             body = (entry.get("response") or {}).get("body") or {}
-            if identity not in waiting or not body.get("choices"):
+            if key not in waiting or not body.get("choices"):
                 continue
             self.bill.add(body.get("usage"))
-            _, instruction, output = waiting[identity]
-            tell(identity, self._verdict(body, instruction, output))
-            told.add(identity)
+            _, instruction, output = waiting[key][0]
+            verdict = self._verdict(body, instruction, output)
+            for identity, _, _ in waiting[key]:
+                tell(identity, verdict)
+            told.add(key)
         return told
 
     def _verdict(self, body: dict[str, Any], instruction: str, output: str) -> Row:
@@ -124,7 +131,7 @@ class BatchJudge(OpenAiJudge):
             verdict = understood(body["choices"][0]["message"]["content"] or "", output)
         except (ValueError, KeyError, TypeError, IndexError) as error:
             return self._error(f"the judge's answer cannot be understood: {error}")
-        self.cache.put(caching.key(self.about(), instruction, output), verdict)
+        self.cache.put(self._key(instruction, output), verdict)
         return {**verdict, "judge": self.label}
 
     def _failures(self, file: str | None) -> dict[str, str]:

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from mergecore.errors import RecipeError, RunError
-from mergecore.evaluate.backends import need
+from mergecore.evaluate.backends import address, need
 from mergecore.evaluate.judge import cache as caching
 from mergecore.evaluate.judge.cost import Bill, estimated_tokens
 from mergecore.evaluate.judge.prompt import LABELS, SCHEMA, VERSION, messages, understood
@@ -68,6 +68,7 @@ class OpenAiJudge:
         self.client: Any = openai.OpenAI(
             api_key=secret or "none", base_url=base_url, timeout=timeout, max_retries=retries
         )
+        self.server = address(str(self.client.base_url))
         self.refused: set[str] = set()
         """Parameters that the server does not take."""
         self._lock = threading.Lock()
@@ -89,26 +90,26 @@ class OpenAiJudge:
         self.bill.check(*estimated_tokens(waiting[:1]))
         unreachable = 0
         with ThreadPoolExecutor(self.concurrency) as pool:
-            running: dict[Future[Row], str] = {}
+            running: dict[Future[Row], tuple[str, str, str]] = {}
             try:
                 while waiting or running:
                     while waiting and len(running) < self.concurrency:
                         # Those under way are paid for, too.
-                        self.bill.check(*estimated_tokens(waiting[: len(running) + 1]))
+                        self.bill.check(*estimated_tokens([*running.values(), waiting[0]]))
                         entry = waiting.pop(0)
-                        running[pool.submit(self._one, *entry[1:])] = entry[0]
+                        running[pool.submit(self._one, *entry[1:])] = entry
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
                         verdict = future.result()
-                        tell(running.pop(future), verdict)
+                        tell(running.pop(future)[0], verdict)
                         unreachable = unreachable + 1 if verdict.get("error") == _NOBODY else 0
                         if unreachable >= _DEAD:
-                            raise RunError(f"{self.base_url or 'the server'}: does not answer")
+                            raise RunError(f"{self.server}: does not answer")
             finally:
                 for future in running:
                     future.cancel()
                 # What is under way will be billed: its verdicts are kept.
-                for future, identity in running.items():
+                for future, (identity, _, _) in running.items():
                     if not future.cancelled() and future.exception() is None:
                         tell(identity, future.result())
 
@@ -116,12 +117,16 @@ class OpenAiJudge:
         self, asked: Sequence[tuple[str, str, str]], tell: Tell
     ) -> Iterator[tuple[str, str, str]]:
         for identity, instruction, output in asked:
-            known = self.cache.get(caching.key(self.about(), instruction, output))
+            known = self.cache.get(self._key(instruction, output))
             if known is None:
                 yield identity, instruction, output
             else:
                 self.bill.cached += 1
                 tell(identity, {**known, "judge": self.label})
+
+    def _key(self, instruction: str, output: str) -> str:
+        """Of a verdict in the cache; two servers may call two models the same."""
+        return caching.key({**self.about(), "server": self.server}, instruction, output)
 
     @property
     def label(self) -> str:
@@ -154,7 +159,7 @@ class OpenAiJudge:
             except ValueError as error:
                 failure = f"the judge's answer cannot be understood: {error}"
                 continue
-            self.cache.put(caching.key(self.about(), instruction, output), verdict)
+            self.cache.put(self._key(instruction, output), verdict)
             return {**verdict, "judge": self.label}
         return self._error(failure)
 
