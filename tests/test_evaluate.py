@@ -7,12 +7,13 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import mergecore
 from mergecore import pocket
-from mergecore.evaluate import rows
+from mergecore.evaluate import evaluation, rows
 from mergecore.pocket import chat
 
 pytest.importorskip("torch", exc_type=ImportError, reason="the extra `generate`")
@@ -139,3 +140,11 @@ def test_only_the_lowest_are_judged(tmp_path):
     done = command(tmp_path, "judge", "r.jsonl", "--lowest", "3")
     assert done.returncode == 2
     assert "--by" in done.stderr
+
+
+def test_folders_of_a_run_are_named_by_what_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commit = tmp_path / "models--o--n" / "snapshots" / "0123abc"
+    commit.mkdir(parents=True)
+    named = [evaluation.Subject(".", Path()), evaluation.Subject("o/n@v/1", commit)]
+    assert [subject.name for subject in named] == [tmp_path.name, "n@v-1"]

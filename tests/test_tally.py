@@ -54,7 +54,7 @@ def rows_of(rewards, bad):
 def test_the_lowest_are_those_of_lowest_reward():
     rng = np.random.default_rng(1)
     rewards = rng.normal(0, 1, 300)
-    bad = [bool(r < -0.3) for r in rewards]
+    bad = [bool(r < -0.6) for r in rewards]
     found = tally.tally(*rows_of(rewards, bad))
     lowest = np.argsort(rewards, kind="stable")[:100]
     hits = sum(bad[i] for i in lowest)
@@ -64,6 +64,11 @@ def test_the_lowest_are_those_of_lowest_reward():
     low, high = found["degeneration_of_lowest"]["interval"]
     assert low <= hits / 100 <= high
     assert found["degeneration_of_lowest"]["method"] == "bootstrap"
+
+
+def test_none_of_the_lowest_is_not_certainty():
+    found = tally.tally(*rows_of(range(200), [False] * 200))["degeneration_of_lowest"]
+    assert found["interval"] == wilson(0, 100)
 
 
 def test_a_verdict_that_is_none_is_in_no_rate():

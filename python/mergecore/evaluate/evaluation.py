@@ -34,7 +34,11 @@ class Subject:
     @property
     def name(self) -> str:
         """Of its folder in the run."""
-        return self.folder.name if self.folder.is_dir() else self.folder.stem
+        given = Path(self.reference).expanduser()
+        if not given.exists():  # of the hub, whose folder is named by its commit
+            return self.reference.partition("/")[2].replace("/", "-") or self.folder.name
+        place = given.absolute() if given.name not in ("", "..") else given.resolve()
+        return place.name if place.is_dir() else place.stem
 
 
 def subjects(models: Mapping[str, Path]) -> list[Subject]:
@@ -145,8 +149,10 @@ def evaluate(
         "reward_model": scorer[0] if scorer else None,
         "judge": judge.about(),
     }
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
-    (out / "results.csv").write_text(as_csv(metrics))
+    (out / "metrics.json").write_text(
+        json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", "utf-8"
+    )
+    (out / "results.csv").write_text(as_csv(metrics), "utf-8")
     return metrics
 
 

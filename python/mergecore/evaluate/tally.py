@@ -122,7 +122,11 @@ def _of_lowest(rewards: Sequence[Row], clear: Mapping[str, bool]) -> dict[str, A
         places = np.argpartition(sample[:, :, 0], count - 1, axis=1)[:, :count]
         return np.take_along_axis(sample[:, :, 1], places, axis=1).mean(axis=1)
 
-    return {**found, "interval": bootstrap(table, rate), "method": "bootstrap"}
+    interval = bootstrap(table, rate)
+    if interval is None or interval[0] == interval[1]:
+        # Of rows that are all alike a bootstrap would be certain.
+        return {**found, "interval": wilson(hits, count), "method": "wilson"}
+    return {**found, "interval": interval, "method": "bootstrap"}
 
 
 def _rate(bad: Any) -> dict[str, Any]:
