@@ -17,7 +17,7 @@ import checkpoints
 import hub_server
 import openai_server
 from mergecore import pocket
-from mergecore.errors import ModelError, RecipeError, RunError
+from mergecore.errors import ModelError, OutputExistsError, RecipeError, RunError
 from mergecore.evaluate import generate as stage
 from mergecore.evaluate import rows, sanity
 from mergecore.evaluate.decoding import Decoding
@@ -72,7 +72,7 @@ def test_rows_say_how_an_answer_ended_and_how_long_it_is(tmp_path):
     assert prompt.count(tokenizer.bos_token_id) == 1
     assert found["0"].keys() == {
         *("id", "model", "instruction", "output", "finish_reason"),
-        *("prompt_tokens", "output_tokens"),
+        *("prompt_tokens", "output_tokens", "of"),
     }
 
 
@@ -317,3 +317,20 @@ def test_alpaca_eval_s_prompts_come_from_the_hub_or_its_lack_is_said(tmp_path):
     assert [row["output"] for row in sorted(found, key=lambda r: r["id"])] == [
         text.upper() for text in ASKED
     ]
+
+
+def test_answers_are_not_taken_for_those_of_other_prompts(tmp_path):
+    out = tmp_path / "r.jsonl"
+    answers(out, PROMPTS[:1])
+    with pytest.raises(OutputExistsError, match="'0' was made of another text"):
+        answers(out, [{**PROMPTS[0], "instruction": "Another"}])
+
+
+def test_a_role_that_the_template_refuses_is_named_and_the_others_are_kept(tmp_path):
+    told = {"id": "s", "messages": [{"role": "system", "content": "x"}]}
+    turns = [{"role": role, "content": "a b"} for role in ("user", "assistant", "user")]
+    out = tmp_path / "r.jsonl"
+    with pytest.raises(RunError, match=r"1 of 2 prompts .*s: the chat template refuses it: pocket"):
+        answers(out, [told, {"id": "t", "messages": turns}])
+    (kept,) = rows.read(out)
+    assert (kept["id"], kept["messages"]) == ("t", turns)  # a reward model reads every turn

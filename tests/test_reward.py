@@ -8,7 +8,7 @@ import random
 import pytest
 
 from mergecore import pocket
-from mergecore.errors import ModelError
+from mergecore.errors import ModelError, RunError
 from mergecore.evaluate import reward as stage
 from mergecore.evaluate import rows
 from mergecore.evaluate.scorers import TransformersReward
@@ -99,3 +99,9 @@ def test_what_is_no_reward_model_is_refused(tmp_path):
     (tmp_path / "two" / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="2 labels"):
         TransformersReward(tmp_path / "two", "two")
+
+
+def test_a_reward_that_is_no_number_stops_the_stage(tmp_path, monkeypatch):
+    monkeypatch.setattr(TransformersReward, "score", lambda _, chats: [float("nan")] * len(chats))
+    with pytest.raises(RunError, match="the reward of '3' is nan; with --dtype float32"):
+        rewards(tmp_path / "w.jsonl")

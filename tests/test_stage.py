@@ -8,8 +8,9 @@ import multiprocessing
 import pytest
 
 from mergecore.errors import OutputExistsError, RecipeError
-from mergecore.evaluate import rows
+from mergecore.evaluate import rows, verdicts
 from mergecore.evaluate.backends import need
+from mergecore.evaluate.judge.offline import RulesJudge
 from mergecore.evaluate.stage import open_stage
 
 
@@ -151,3 +152,31 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_missing_package_is_said_with_the_extra_that_has_it():
     with pytest.raises(RecipeError, match=r"pip install 'mergecore\[judge\]'"):
         need("no_such_package", "judge")
+
+
+def test_a_row_of_another_text_under_the_same_id_is_not_taken(tmp_path):
+    out = tmp_path / "v.jsonl"
+    response = {"id": "1", "instruction": "Say hello.", "output": "Hello to you."}
+    verdicts.judge_all([response], out, RulesJudge())
+    assert verdicts.judge_all([response], out, RulesJudge()).made == 0
+    other = [{**response, "output": "Goodbye to you."}]
+    with pytest.raises(OutputExistsError, match="'1' was made of another text"):
+        verdicts.judge_all(other, out, RulesJudge())
+    assert verdicts.judge_all(other, out, RulesJudge(), overwrite=True).made == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"output": 5}, "output is no text"),
+        ({"instruction": ["a"]}, "instruction is no text"),
+        ({"messages": "hello"}, "its messages are no list"),
+        ({"messages": []}, "its messages are no list"),
+        ({"messages": [{"role": "user", "content": ["a"]}]}, "its messages are no list"),
+    ],
+)
+def test_what_is_no_text_is_refused(tmp_path, row, words):
+    file = tmp_path / "r.jsonl"
+    file.write_text(json.dumps({"id": None, **row}))
+    with pytest.raises(RecipeError, match=f"row 1: .*{words}"):
+        rows.read(file)

@@ -12,6 +12,10 @@ PLAIN = "none"
 """Instead of a template: the words of the user as they are, for models that do not chat."""
 
 
+class TemplateRefusalError(RecipeError):
+    """A chat template does not take a chat: a role that it does not know, for example."""
+
+
 class Chat:
     """A model's tokenizer and chat template."""
 
@@ -43,13 +47,23 @@ class Chat:
             )
 
     def tokens(self, messages: list[dict[str, str]], *, answered: bool = False) -> list[int]:
-        """The ids of a chat, with the opening of the answer unless it is there."""
+        """The ids of a chat, with the opening of the answer unless it is there.
+
+        Raises:
+            TemplateRefusalError: The template does not take the chat.
+        """
         if self.plain:
             text = "\n".join(turn["content"] for turn in messages)
             return list(self.tokenizer(text)["input_ids"])
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=not answered
-        )
+        from jinja2 import TemplateError
+
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=not answered
+            )
+        except TemplateError as error:
+            said = " ".join(str(error).split())[:200]
+            raise TemplateRefusalError(f"the chat template refuses it: {said}") from error
         # Most templates write the beginning of text themselves: the tokenizer must not, again.
         ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         start = self.tokenizer.bos_token_id

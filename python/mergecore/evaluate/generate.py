@@ -47,7 +47,7 @@ def generate(
         model: What the rows call the model.
         prompts: Rows with `instruction` or `messages`.
         out: The file of responses: `{id, model, instruction, output, finish_reason, prompt_tokens,
-            output_tokens}`, and the prompt's `task` and `reference`.
+            output_tokens, of}`, and the prompt's `messages`, `task` and `reference`.
         backend: Makes the backend; not called if there is nothing left to do.
         decoding: How tokens are chosen.
         about: What else decides the answers, for the record.
@@ -63,7 +63,7 @@ def generate(
     refused: list[Refused] = []
     with open_stage(out, "generate", settings, overwrite=overwrite) as stage:
         before = len(stage.done)
-        left = [row for row in prompts if row["id"] not in stage.done]
+        left = stage.left(prompts, _digest)
 
         def tell(reply: Reply | Refused) -> None:
             if isinstance(reply, Refused):
@@ -87,8 +87,14 @@ def generate(
     return Generated(str(out), model, len(done), total - before, capped, tokens)
 
 
+def _digest(prompt: Row) -> str:
+    return rows.digest(rows.messages(prompt))
+
+
 def _row(model: str, prompt: Row, reply: Reply) -> Row:
-    kept: Row = {key: prompt[key] for key in ("task", "reference", "dataset") if key in prompt}
+    kept: Row = {
+        key: prompt[key] for key in ("messages", "task", "reference", "dataset") if key in prompt
+    }
     return {
         "id": reply.id,
         "model": model,
@@ -97,5 +103,6 @@ def _row(model: str, prompt: Row, reply: Reply) -> Row:
         "finish_reason": reply.finish_reason,
         "prompt_tokens": reply.prompt_tokens,
         "output_tokens": reply.output_tokens,
+        "of": _digest(prompt),
         **kept,
     }

@@ -7,12 +7,15 @@ label; the reward is its raw logit, as in ExPO's code, which the study of degene
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mergecore.errors import RecipeError, RunError
 from mergecore.evaluate import rows
+from mergecore.evaluate.chat import TemplateRefusalError
 from mergecore.evaluate.rows import Row
 from mergecore.evaluate.scorers import RewardModel
 from mergecore.evaluate.stage import open_stage
@@ -48,7 +51,7 @@ def reward(
     Args:
         responses: Rows with `instruction` or `messages`, and `output`.
         model: What rows call the reward model.
-        out: The file of rewards: `{id, model, reward, truncated}`; `model` is the responses'.
+        out: The file of rewards: `{id, model, reward, truncated, of}`; `model` is the responses'.
         backend: Makes the reward model; not called if there is nothing left to do.
         batch_size: How many are scored at once.
         about: What else decides the rewards, for the record.
@@ -61,7 +64,7 @@ def reward(
     settings = {"model": model, **(about or {})}
     with open_stage(out, "reward", settings, overwrite=overwrite) as stage:
         before = len(stage.done)
-        left = [row for row in responses if row["id"] not in stage.done]
+        left = stage.left(responses, _digest)
         if left:
             scorer = backend()
             # Alike in length, little of a batch is filling.
@@ -71,26 +74,39 @@ def reward(
                 chats = [_tokens(scorer, row) for row in batch]
                 values = scorer.score([ids for ids, _ in chats])
                 for row, (_, cut), value in zip(batch, chats, values, strict=True):
+                    if not math.isfinite(value):
+                        raise RunError(
+                            f"{model}: the reward of {row['id']!r} is {value}; with --dtype float32"
+                            " it may be a number, else the model is broken"
+                        )
                     stage.add(
                         {
                             "id": row["id"],
                             "model": row.get("model") or row.get("generator"),
                             "reward": value,
                             "truncated": cut,
+                            "of": _digest(row),
                         }
                     )
                 if progress is not None:
-                    progress(len(stage.done), before + len(responses))
+                    progress(sum(row["id"] in stage.done for row in responses), len(responses))
         done = [stage.done[row["id"]] for row in responses]
         made = len(stage.done) - before
     mean = sum(row["reward"] for row in done) / len(done)
     return Rewarded(str(out), model, len(done), made, mean, sum(r["truncated"] for r in done))
 
 
+def _digest(row: Row) -> str:
+    return rows.digest(rows.messages(row), row["output"])
+
+
 def _tokens(scorer: RewardModel, row: Row) -> tuple[list[int], bool]:
     """The chat as tokens, and whether its end was cut off."""
     chat = [*rows.messages(row), {"role": "assistant", "content": str(row["output"])}]
-    ids = scorer.chat.tokens(chat, answered=True)
+    try:
+        ids = scorer.chat.tokens(chat, answered=True)
+    except TemplateRefusalError as error:
+        raise RecipeError(f"the response {row['id']!r}: {error}") from error
     if scorer.context is not None and len(ids) > scorer.context:
         return ids[: scorer.context], True
     return ids, False

@@ -6,6 +6,7 @@ AlpacaEval reads and writes, whose rows are numbered where they have no id.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -43,7 +44,8 @@ def read(path: str | Path, *needs: str) -> list[Row]:
         for need in needs:
             if all(row.get(key) is None for key in need.split("|")):
                 raise RecipeError(f"{where} has no {' or '.join(need.split('|'))}")
-        row = {**row, "id": str(row.get("id", number - 1))}
+        _check_texts(row, where)
+        row = {**row, "id": str(number - 1 if row.get("id") is None else row["id"])}
         if row["id"] in seen:
             raise RecipeError(f"{where} has the id {row['id']!r}, as row {seen[row['id']]} has")
         seen[row["id"]] = number
@@ -94,14 +96,38 @@ def as_alpaca_eval(rows: Iterable[Row], generator: str) -> bytes:
     return (json.dumps(listed, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def digest(*parts: Any) -> str:
+    """Tells what a row was made of: under the same id another prompt may stand the next time."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def by_id(rows: Sequence[Row]) -> dict[str, Row]:
     """The rows by their ids."""
     return {row["id"]: row for row in rows}
 
 
+def _check_texts(row: Row, where: str) -> None:
+    """Refuses a prompt or an output that is no text."""
+    for key in ("instruction", "output"):
+        if row.get(key) is not None and not isinstance(row[key], str):
+            raise RecipeError(f"{where}: its {key} is no text")
+    chat = row.get("messages")
+    if chat is None:
+        return
+    if not isinstance(chat, list) or not all(
+        isinstance(turn, dict)
+        and isinstance(turn.get("role"), str)
+        and isinstance(turn.get("content"), str)
+        for turn in [*chat, *([] if chat else [None])]
+    ):
+        raise RecipeError(
+            f"{where}: its messages are no list of {{role, content}}, both of them texts"
+        )
+
+
 def _entries(path: Path) -> Iterator[Any]:
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise RecipeError(f"{path}: {reason}") from error

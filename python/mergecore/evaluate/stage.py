@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,28 @@ class Stage:
             self._file.flush()
             os.fsync(self._file.fileno())
             self.done[row["id"]] = row
+
+    def left(self, wanted: Sequence[Row], of: Callable[[Row], str]) -> list[Row]:
+        """Those that have no row yet.
+
+        Args:
+            wanted: What rows are made of.
+            of: Its digest, which rows keep under `of`; a row without one is taken as it is.
+
+        Raises:
+            OutputExistsError: A row was made of something else that had the same id.
+        """
+        found = []
+        for row in wanted:
+            there = self.done.get(row["id"])
+            if there is None:
+                found.append(row)
+            elif there.get("of") not in (None, of(row)):
+                raise OutputExistsError(
+                    f"{self.path}: the row {row['id']!r} was made of another text that had this id;"
+                    " give --overwrite, or another --out"
+                )
+        return found
 
     def forget(self, which: Callable[[Row], bool]) -> None:
         """Takes out rows that are to be made again, by another file in the place of this one."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from mergecore.evaluate import tally
-from mergecore.evaluate.rows import Row, instruction
+from mergecore.evaluate.rows import Row, digest, instruction
 from mergecore.evaluate.stage import open_stage
 
 Tell: TypeAlias = Callable[[str, Row], None]
@@ -64,12 +64,12 @@ def judge_all(
     """
     if out is None:
         rows: dict[str, Row] = {}
-        _ask(responses, rows, judge, lambda row: rows.update({row["id"]: row}), progress)
+        _ask(responses, responses, rows, judge, lambda row: rows.update({row["id"]: row}), progress)
         return _summed(responses, rows, judge, None, len(rows))
     with open_stage(out, "judge", judge.about(), overwrite=overwrite) as stage:
         stage.forget(lambda row: row.get("error") is not None)
         before = len(stage.done)
-        _ask(responses, stage.done, judge, stage.add, progress)
+        _ask(stage.left(responses, _digest), responses, stage.done, judge, stage.add, progress)
         return _summed(responses, stage.done, judge, str(out), len(stage.done) - before)
 
 
@@ -90,19 +90,24 @@ def of_lowest(responses: Sequence[Row], rewards: Sequence[Row], count: int) -> l
     return [row for row in responses if row["id"] in chosen]
 
 
+def _digest(row: Row) -> str:
+    return digest(instruction(row), row["output"])
+
+
 def _ask(
+    left: Sequence[Row],
     responses: Sequence[Row],
     done: dict[str, Row],
     judge: Judge,
     keep: Callable[[Row], None],
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    left = [row for row in responses if row["id"] not in done]
+    of = {row["id"]: _digest(row) for row in left}
 
     def tell(identity: str, verdict: Row) -> None:
-        keep({"id": identity, **verdict})
+        keep({"id": identity, **verdict, "of": of[identity]})
         if progress is not None:
-            progress(len(done), len(responses))
+            progress(sum(row["id"] in done for row in responses), len(responses))
 
     if left:
         judge.judge([(row["id"], instruction(row), str(row["output"])) for row in left], tell)

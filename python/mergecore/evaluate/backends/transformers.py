@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergecore.errors import ModelError
-from mergecore.evaluate.backends import Refused, Reply, Request, Tell, need
-from mergecore.evaluate.chat import Chat
+from mergecore.evaluate.backends import Refused, Reply, Request, Tell, need, no_bars
+from mergecore.evaluate.chat import Chat, TemplateRefusalError
 from mergecore.evaluate.decoding import Decoding
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Transformers:
         import torch
         import transformers
 
+        no_bars()
         self.chat = Chat(folder, reference, template)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.batch_size = batch_size
@@ -75,7 +76,11 @@ class Transformers:
         """Answers every request, the shortest prompts first."""
         waiting = []
         for request in requests:
-            ids = self.chat.tokens(request.messages)
+            try:
+                ids = self.chat.tokens(request.messages)
+            except TemplateRefusalError as error:
+                tell(Refused(request.id, str(error)))
+                continue
             room = decoding.max_tokens
             if self.context is not None and not self.is_encoder_decoder:
                 room = min(room, self.context - len(ids))

@@ -14,7 +14,7 @@ from typing import Any
 
 from mergecore.errors import ModelError
 from mergecore.evaluate.backends import Refused, Reply, Request, Tell, need
-from mergecore.evaluate.chat import Chat
+from mergecore.evaluate.chat import Chat, TemplateRefusalError
 from mergecore.evaluate.decoding import Decoding
 
 _CHUNK = 256
@@ -61,7 +61,11 @@ class Vllm:
         """Answers every request, some hundred at a time."""
         ready = []
         for request in requests:
-            ids = self.chat.tokens(request.messages)
+            try:
+                ids = self.chat.tokens(request.messages)
+            except TemplateRefusalError as error:
+                tell(Refused(request.id, str(error)))
+                continue
             room = min(decoding.max_tokens, self.context - len(ids))
             # One prompt that is too long would be an error for the whole call.
             if room < 1:
