@@ -7,6 +7,7 @@ import multiprocessing
 
 import pytest
 
+from mergecore.cli import answering
 from mergecore.errors import OutputExistsError, RecipeError
 from mergecore.evaluate import rows, verdicts
 from mergecore.evaluate.backends import need
@@ -180,3 +181,8 @@ def test_what_is_no_text_is_refused(tmp_path, row, words):
     file.write_text(json.dumps({"id": None, **row}))
     with pytest.raises(RecipeError, match=f"row 1: .*{words}"):
         rows.read(file)
+
+
+def test_what_is_read_is_not_written_over(tmp_path):
+    with pytest.raises(OutputExistsError, match="is an input"):
+        answering.check_out(str(tmp_path / "x" / ".." / "r.jsonl"), str(tmp_path / "r.jsonl"))

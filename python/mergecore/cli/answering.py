@@ -65,6 +65,19 @@ writing = _with(_WRITING)
 """What is printed, and whether to begin anew."""
 
 
+def check_out(out: str, *inputs: str | None) -> None:
+    """Refuses to write over what is read, which --overwrite would empty.
+
+    Raises:
+        OutputExistsError: OUT is an input.
+    """
+    from mergecore.errors import OutputExistsError
+
+    place = Path(out).expanduser().resolve()
+    if any(given is not None and Path(given).expanduser().resolve() == place for given in inputs):
+        raise OutputExistsError(f"{out}: is an input; give another --out")
+
+
 def chosen_backend(backend: str) -> str:
     """The backend's name, `auto` decided."""
     from mergecore.evaluate.backends import is_installed

@@ -49,6 +49,7 @@ def generate(
     loading = {name: options.pop(name) for name in ("backend", "dtype", "device", "chat_template")}
     batch_size = options.pop("batch_size")
     decoding = Decoding(**options)
+    answering.check_out(out, prompts)
     asked = rows.prompts(prompts, limit)
     make, about = backend_of(model, base_url, batch_size, quiet or as_json, **loading)
     with terminal.count("answers", shown=not (quiet or as_json)) as progress:

@@ -79,6 +79,8 @@ def judge(
         raise click.UsageError("--lowest K goes by the rewards that --by names: give both")
     if batch and out is None:
         raise click.UsageError("--batch needs --out, beside which the batch's id is kept")
+    if out is not None:
+        answering.check_out(out, responses, by)
     answered = rows.read(responses, "output")
     if lowest is not None and by is not None:
         answered = verdicts.of_lowest(answered, rows.read(by, "reward"), lowest)

@@ -41,6 +41,7 @@ def reward(
     from mergecore.evaluate import rows
 
     model = model or stage.DEFAULT_MODEL
+    answering.check_out(out, responses)
     answered = rows.read(responses, "output", "instruction|messages")
     make, about = scorer_of(model, backend, dtype, device, chat_template, quiet or as_json)
     with terminal.count("rewards", shown=not (quiet or as_json)) as progress:
