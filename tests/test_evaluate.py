@@ -148,3 +148,18 @@ def test_folders_of_a_run_are_named_by_what_was_given(tmp_path, monkeypatch):
     commit.mkdir(parents=True)
     named = [evaluation.Subject(".", Path()), evaluation.Subject("o/n@v/1", commit)]
     assert [subject.name for subject in named] == [tmp_path.name, "n@v-1"]
+
+
+def test_a_prompt_that_is_too_long_costs_no_other_its_figures(study):
+    folder, _ = study
+    asked = [
+        {"id": "a", "instruction": "Copy the letters: a b"},
+        {"id": "b", "instruction": "x " * 200},
+    ]
+    (folder / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    arguments = ["evaluate", "sft", "--prompts", "long.jsonl", "--out", "long"]
+    done = command(folder, *arguments, "--backend", "transformers", "--max-tokens", "20")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 prompts got no answer (b: " in done.stderr
+    model = json.loads((folder / "long/metrics.json").read_text())["models"]["sft"]
+    assert model["responses"] == model["judged"] == 1

@@ -76,8 +76,9 @@ def test_a_verdict_that_is_none_is_in_no_rate():
     found = tally.tally(responses, rewards, verdicts)
     assert found["errors"] == 1
     assert found["judged"] == 2
-    assert found["degeneration"] is None  # not every response was judged
-    assert found["degeneration_of_lowest"] is None
+    assert (found["degeneration"]["hits"], found["degeneration"]["count"]) == (1, 2)
+    assert found["degeneration_of_lowest"]["count"] == 2
+    assert tally.tally(responses, rewards, verdicts[:2])["degeneration"] is None
     assert found["labels"] == {"repetition": 1, "code_switching": 0, "nonsense": 0}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mergecore.cli import answering, terminal
-from mergecore.cli.judge import judge_of, judging
+from mergecore.cli.judge import cost_text, judge_of, judging, spent
 
 
 @click.command()
@@ -58,7 +58,7 @@ def evaluate(
         name: options.pop(name)
         for name in ("who", "judge_model", "judge_url", "prices", "max_cost", "concurrency")
     }
-    chosen, _bill = judge_of(**judge_options)
+    chosen, bill = judge_of(**judge_options)
     decoding = Decoding(**options)
     asked = rows.prompts(prompts, limit)
     places = {model: hub.locate(model, quiet=silent) for model in models}
@@ -80,11 +80,12 @@ def evaluate(
         overwrite=overwrite,
         announce=None if silent else lambda what: click.echo(what, err=True),
     )
+    cost = spent(bill) if bill is not None else None
     if as_json:
-        terminal.object_as_json({"out": out, **metrics})
+        terminal.object_as_json({"out": out, **metrics, **({"cost": cost} if cost else {})})
     elif not quiet:
         show(metrics)
-        terminal.facts([("out", out)])
+        terminal.facts([("cost", cost_text(cost) if cost else None), ("out", out)])
 
 
 def show(metrics: Mapping[str, Any]) -> None:

@@ -73,6 +73,7 @@ def judge(
     mergecore judge responses.jsonl --out verdicts.jsonl
     mergecore judge outputs.json --json
     """
+    from mergecore.errors import RunError
     from mergecore.evaluate import rows, verdicts
 
     if (lowest is None) != (by is None):
@@ -92,11 +93,15 @@ def judge(
         _estimate(bill, answered)
     with terminal.count("verdicts", shown=not (quiet or as_json)) as progress:
         done = verdicts.judge_all(answered, out, chosen, overwrite=overwrite, progress=progress)
-    said = {**asdict(done), **({"cost": _spent(bill)} if bill is not None else {})}
+    said = {**asdict(done), **({"cost": spent(bill)} if bill is not None else {})}
     if as_json:
         terminal.object_as_json(said)
     elif not quiet:
         _show(said, out)
+    if done.n and done.errors == done.n:
+        raise RunError(
+            "no response could be judged; OUT says of each why, and the same command tries again"
+        )
 
 
 def judge_of(
@@ -142,7 +147,8 @@ def _estimate(bill: Bill, answered: list[dict[str, Any]]) -> None:
     click.echo(f"estimate: {tokens_in:,} tokens in, {tokens_out:,} out, {money}", err=True)
 
 
-def _spent(bill: Bill) -> dict[str, Any]:
+def spent(bill: Bill) -> dict[str, Any]:
+    """What a judge took, for the summary."""
     return {
         "usd": bill.spent,
         "requests": bill.requests,
@@ -165,13 +171,14 @@ def _show(said: dict[str, Any], out: str | None) -> None:
             ("code-switching", f"{said['code_switching']:,}"),
             ("nonsense", f"{said['nonsense']:,}"),
             ("errors", f"{said['errors']:,}, in no figure" if said["errors"] else None),
-            ("cost", _cost_text(cost) if cost else None),
+            ("cost", cost_text(cost) if cost else None),
             ("out", out),
         ]
     )
 
 
-def _cost_text(cost: dict[str, Any]) -> str:
+def cost_text(cost: dict[str, Any]) -> str:
+    """The same in words."""
     money = "" if cost["usd"] is None else f"$ {cost['usd']:.4f}, "
     tokens = f"{cost['input_tokens']:,} tokens in, {cost['output_tokens']:,} out"
     return f"{money}{tokens}, {cost['cached']:,} known before"

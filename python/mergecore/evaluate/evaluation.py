@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from mergecore import __version__
-from mergecore.errors import RecipeError
 from mergecore.evaluate import generate as generating
 from mergecore.evaluate import reward as rewarding
 from mergecore.evaluate import rows, sanity, tally, verdicts
@@ -114,15 +113,12 @@ def evaluate(
         make, about = backend(subject)
         file = out / names[subject.reference] / "responses.jsonl"
         # Named by where it came from in the run, so that rows of two models are told apart.
-        generating.generate(
-            names[subject.reference],
-            prompts,
-            file,
-            make,
-            decoding,
-            about=about,
-            overwrite=overwrite,
-        )
+        asked = (names[subject.reference], prompts, file, make, decoding)
+        try:
+            generating.generate(*asked, about=about, overwrite=overwrite)
+        except generating.UnansweredError as error:
+            # One prompt that is too long must not cost the figures of all others.
+            tell(f"warning: {names[subject.reference]}: {error}")
     answers = {name: _chosen(out / name / "responses.jsonl", prompts) for name in names.values()}
     rewards: dict[str, list[Row]] = {name: [] for name in answers}
     if scorer is not None:
@@ -202,12 +198,9 @@ def _metrics(
 
 
 def _chosen(file: Path, prompts: Sequence[Row]) -> list[Row]:
-    """The rows of these prompts, in their order."""
+    """The rows of these prompts that there are, in their order."""
     known = rows.by_id(rows.read(file))
-    missing = [row["id"] for row in prompts if row["id"] not in known]
-    if missing:
-        raise RecipeError(f"{file}: has no row for {len(missing)} prompts, such as {missing[0]!r}")
-    return [known[row["id"]] for row in prompts]
+    return [known[row["id"]] for row in prompts if row["id"] in known]
 
 
 def _names(subjects: Sequence[Subject]) -> dict[str, str]:

@@ -15,6 +15,10 @@ from mergecore.evaluate.rows import Row
 from mergecore.evaluate.stage import open_stage
 
 
+class UnansweredError(RunError):
+    """Some prompts got no answer; the others are in the file."""
+
+
 @dataclass(frozen=True)
 class Generated:
     """What a run of this stage did."""
@@ -55,7 +59,7 @@ def generate(
         progress: Called with the answers that are there and those that are wanted.
 
     Raises:
-        RunError: Some prompts got no answer; the others are in the file.
+        UnansweredError: Some prompts got no answer; the others are in the file.
         MergecoreError: As the backend and `open_stage` say.
     """
     settings = {"model": model, "decoding": decoding.as_dict(), **(about or {})}
@@ -81,7 +85,9 @@ def generate(
     if refused:
         named = "; ".join(f"{entry.id}: {entry.reason}" for entry in refused[:3])
         more = f"; and {len(refused) - 3} more" if len(refused) > 3 else ""
-        raise RunError(f"{len(refused)} of {len(wanted)} prompts got no answer ({named}{more})")
+        raise UnansweredError(
+            f"{len(refused)} of {len(wanted)} prompts got no answer ({named}{more})"
+        )
     capped = sum(row["finish_reason"] == "length" for row in done)
     tokens = sum(row["output_tokens"] for row in done)
     return Generated(str(out), model, len(done), total - before, capped, tokens)

@@ -47,13 +47,13 @@ def tally(
     clear = {identity: bad for identity, bad in judged.items() if bad is not None}
     values = list(of_reward.values())
     capped = sum(row.get("finish_reason") == "length" for row in responses)
-    covers = clear.keys() >= {row["id"] for row in responses}
+    covers = judged.keys() >= {row["id"] for row in responses}
     return {
         "responses": len(responses),
         "reward": _mean(values),
         "truncated": sum(bool(row.get("truncated")) for row in rewards),
         "degeneration": _rate(clear.values()) if covers else None,
-        "degeneration_of_lowest": _of_lowest(rewards, clear),
+        "degeneration_of_lowest": _of_lowest(rewards, judged),
         "labels": {label: sum(row.get(label) is True for row in verdicts) for label in LABELS},
         "judged": len(clear),
         "errors": len(judged) - len(clear),
@@ -98,15 +98,19 @@ def compare(
     }
 
 
-def _of_lowest(rewards: Sequence[Row], clear: Mapping[str, bool]) -> dict[str, Any] | None:
+def _of_lowest(rewards: Sequence[Row], judged: Mapping[str, bool | None]) -> dict[str, Any] | None:
     """The rate over the lowest 100; its interval selects the 100 anew in each resample.
 
     That the 100 are themselves a choice widens it: an interval for a rate of 100 given ones would
     be too narrow. It needs a verdict on every response; where only the lowest were judged, there is
-    Wilson's, which says so.
+    Wilson's, which says so. Where the judge failed, the row is in no count.
     """
     ids = lowest(rewards)
-    if not ids or any(identity not in clear for identity in ids):
+    if not ids or any(identity not in judged for identity in ids):
+        return None
+    clear = {identity: bad for identity, bad in judged.items() if bad is not None}
+    ids = [identity for identity in ids if identity in clear]
+    if not ids:
         return None
     count = len(ids)
     hits = sum(clear[identity] for identity in ids)
