@@ -163,3 +163,9 @@ def test_a_prompt_that_is_too_long_costs_no_other_its_figures(study):
     assert "1 of 2 prompts got no answer (b: " in done.stderr
     model = json.loads((folder / "long/metrics.json").read_text())["models"]["sft"]
     assert model["responses"] == model["judged"] == 1
+
+
+def test_one_model_by_two_names_is_evaluated_once():
+    models = {"rl": pocket.path("rl"), "sft": pocket.path("sft"), "rl/": pocket.path("rl") / "."}
+    found = evaluation.subjects(models)
+    assert [subject.reference for subject in found] == ["rl", "sft"]

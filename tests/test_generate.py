@@ -165,6 +165,11 @@ def test_a_model_without_a_chat_template_says_so():
     assert Transformers(pocket.path("base"), "base", template="none").chat.plain
 
 
+def test_a_reward_model_does_not_write():
+    with pytest.raises(ModelError, match="LlamaForSequenceClassification"):
+        Transformers(pocket.path(pocket.GRADER), "rm")
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("temperature", -1), ("top_p", 0), ("presence_penalty", 3), ("max_tokens", 0)],

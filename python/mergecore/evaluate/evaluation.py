@@ -41,8 +41,11 @@ class Subject:
 
 
 def subjects(models: Mapping[str, Path]) -> list[Subject]:
-    """The models, each with those of the others that it was merged from."""
-    found = [Subject(reference, folder) for reference, folder in models.items()]
+    """The models, each once and with those of the others that it was merged from."""
+    once: dict[Path, Subject] = {}
+    for reference, folder in models.items():
+        once.setdefault(folder.resolve(), Subject(reference, folder))
+    found = list(once.values())
     names = _names(found)
     by_place = {str(s.folder.resolve()): names[s.reference] for s in found}
     return [

@@ -58,6 +58,7 @@ class Transformers:
         self.batch_size = batch_size
         try:
             config = transformers.AutoConfig.from_pretrained(str(folder))
+            _check_writes(config, reference)
             self.is_encoder_decoder = bool(config.is_encoder_decoder)
             kind = (
                 transformers.AutoModelForSeq2SeqLM
@@ -233,6 +234,13 @@ def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
     stated = model.generation_config.eos_token_id
     ends = stated if isinstance(stated, list) else [stated]
     return frozenset(int(end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
+
+
+def _check_writes(config: Any, reference: str) -> None:
+    """A classifier would be given an output head of random weights, and babble."""
+    architecture = (getattr(config, "architectures", None) or [""])[0]
+    if architecture.endswith("Classification"):
+        raise ModelError(f"{reference}: is a {architecture}, and writes nothing; see `reward`")
 
 
 def _one_line(error: BaseException) -> str:

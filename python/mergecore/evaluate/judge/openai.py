@@ -102,7 +102,8 @@ class OpenAiJudge:
                     for future in done:
                         verdict = future.result()
                         tell(running.pop(future)[0], verdict)
-                        unreachable = unreachable + 1 if verdict.get("error") == _NOBODY else 0
+                        nobody = verdict.get("error") in (_NOBODY, _LATE)
+                        unreachable = unreachable + 1 if nobody else 0
                         if unreachable >= _DEAD:
                             raise RunError(f"{self.server}: does not answer")
             finally:
