@@ -38,6 +38,11 @@ def execute(
         return
     with terminal.progress(Path(out).name, shown=not silent) as progress:
         report = prepared.run(out, overwrite=running.overwrite, progress=progress)
+    tell(report, running)
+
+
+def tell(report: Mapping[str, Any], running: Running) -> None:
+    """Prints what was done, as much and in the form that was asked for."""
     if running.as_json:
         terminal.object_as_json(report)
     elif running.quiet:

@@ -12,7 +12,7 @@ from mergecore import recipe
 from mergecore._mergecore import free_space
 from mergecore.chain import Checked, check
 from mergecore.cli import terminal
-from mergecore.cli.execute import disk_text, plan_facts, request_facts, show_report, show_steps
+from mergecore.cli.execute import disk_text, plan_facts, request_facts, show_steps, tell
 from mergecore.cli.options import Running
 from mergecore.documents import Document
 
@@ -36,12 +36,7 @@ def execute(
     report = checked.run(
         out, running.overwrite, lambda name: terminal.progress(name, shown=not silent)
     )
-    if running.as_json:
-        terminal.object_as_json(report)
-    elif running.quiet:
-        terminal.remarks([], report["warnings"])
-    else:
-        show_report(report)
+    tell(report, running)
 
 
 def show(documents: Sequence[Document], tensors: bool, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from mergecore.evaluate import generate as generating
 from mergecore.evaluate import reward as rewarding
 from mergecore.evaluate import rows, sanity, tally, verdicts
 from mergecore.evaluate.decoding import Decoding
+from mergecore.evaluate.judge.verdict import LABELS
 from mergecore.evaluate.rows import Row
 
 Announce = Callable[[str], Any]
@@ -163,7 +164,7 @@ def as_csv(metrics: Mapping[str, Any]) -> str:
     writer.writerow(
         ["model", "reference", "responses"]
         + [name for column in columns for name in (column, f"{column}_low", f"{column}_high")]
-        + [*tally.LABELS, "judged", "errors"]
+        + [*LABELS, "judged", "errors"]
     )
     for name, model in metrics["models"].items():
         figures = []
@@ -171,7 +172,7 @@ def as_csv(metrics: Mapping[str, Any]) -> str:
             value = model[column] or {}
             low, high = value.get("interval") or (None, None)
             figures += [value.get("mean", value.get("rate")), low, high]
-        labels = [model["labels"][label] for label in tally.LABELS]
+        labels = [model["labels"][label] for label in LABELS]
         about = [name, model["reference"], model["responses"]]
         writer.writerow([*about, *figures, *labels, model["judged"], model["errors"]])
     return lines.getvalue()

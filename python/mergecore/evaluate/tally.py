@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mergecore.evaluate.intervals import bootstrap, mcnemar, mean_interval, wilson
+from mergecore.evaluate.judge.verdict import LABELS
 from mergecore.evaluate.rows import Row, by_id
 
 if TYPE_CHECKING:
     import numpy as np
 
-LABELS = ("repetition", "code_switching", "nonsense")
 LOWEST = 100
 """The study of degeneration looks at the 100 responses of lowest reward (Qing et al., §4.1)."""
 

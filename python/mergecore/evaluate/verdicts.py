@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from mergecore.evaluate import tally
+from mergecore.evaluate.judge.verdict import LABELS
 from mergecore.evaluate.rows import Row, digest, instruction
 from mergecore.evaluate.stage import open_stage
 
@@ -118,7 +119,7 @@ def _summed(
 ) -> Judged:
     wanted = [rows[row["id"]] for row in responses if row["id"] in rows]
     bad = [tally.degenerate(row) for row in wanted]
-    counts = {label: sum(row.get(label) is True for row in wanted) for label in tally.LABELS}
+    counts = {label: sum(row.get(label) is True for row in wanted) for label in LABELS}
     return Judged(
         out,
         judge.name,

@@ -6,9 +6,8 @@ failed"), and since weights can then be given to a running engine.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,35 +97,33 @@ def engine_of(
     Raises:
         ModelError: vLLM does not take it.
     """
-    with _quiet():
-        from vllm import LLM
+    _prepare_environment()
+    from vllm import LLM
 
-        if "kv_cache_memory_bytes" not in engine and _on_cpu():
-            engine["kv_cache_memory_bytes"] = _KV_CACHE
-        if _on_cpu():
-            engine.setdefault("enforce_eager", True)  # compiling takes longer than most answers
-        try:
-            return LLM(
-                model=str(folder),
-                dtype=dtype or "auto",
-                max_model_len=context,
-                disable_log_stats=True,
-                **engine,
-            )
-        except Exception as error:  # of its own, of torch, of pydantic: all mean the same here
-            reason = " ".join(str(error).split())[:300]
-            raise ModelError(f"{reference}: vLLM does not take it: {reason}") from error
+    if "kv_cache_memory_bytes" not in engine and _on_cpu():
+        engine["kv_cache_memory_bytes"] = _KV_CACHE
+    if _on_cpu():
+        engine.setdefault("enforce_eager", True)  # compiling takes longer than most answers
+    try:
+        return LLM(
+            model=str(folder),
+            dtype=dtype or "auto",
+            max_model_len=context,
+            disable_log_stats=True,
+            **engine,
+        )
+    except Exception as error:  # of its own, of torch, of pydantic: all mean the same here
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{reference}: vLLM does not take it: {reason}") from error
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _prepare_environment() -> None:
     """Settings that vLLM reads from the environment when it is imported; what is set stays."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     # Else it binds its threads to all cores but one.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    yield
 
 
 def _on_cpu() -> bool:
@@ -147,6 +144,6 @@ def _sampling(decoding: Decoding, identity: str, room: int) -> Any:
         presence_penalty=decoding.presence_penalty,
         frequency_penalty=decoding.frequency_penalty,
         repetition_penalty=1.0,
-        seed=decoding.seed_of(identity) % 2**63,
+        seed=decoding.seed_of(identity),
         max_tokens=room,
     )

@@ -11,7 +11,8 @@ from mergecore.errors import RecipeError, RunError
 from mergecore.evaluate.backends import address, need
 from mergecore.evaluate.judge import cache as caching
 from mergecore.evaluate.judge.cost import Bill, estimated_tokens
-from mergecore.evaluate.judge.prompt import LABELS, SCHEMA, VERSION, messages, understood
+from mergecore.evaluate.judge.prompt import SCHEMA, VERSION, messages, understood
+from mergecore.evaluate.judge.verdict import LABELS
 from mergecore.evaluate.rows import Row
 from mergecore.evaluate.verdicts import Tell
 

@@ -10,10 +10,10 @@ import hashlib
 import json
 from typing import Any
 
+from mergecore.evaluate.judge.verdict import LABELS
 from mergecore.evaluate.rows import Row
 
 VERSION = "openai/1"
-LABELS = ("repetition", "code_switching", "nonsense")
 
 SYSTEM = """\
 You examine answers of language models for signs of degeneration. You are given an instruction and \
