@@ -8,6 +8,7 @@ use mergecore::error::Result;
 use mergecore::kernels::mask;
 use mergecore::layout::{self, Layout};
 use mergecore::methods::METHODS;
+use mergecore::modifiers::MODIFIERS;
 use mergecore::recipe::Recipe;
 use mergecore::run::{self, Limits, Watch};
 use mergecore::text::{compression, frames, languages, loops, scripts};
@@ -25,6 +26,11 @@ use enter::{enter, raise};
 #[pyfunction]
 fn registry() -> String {
     json!(METHODS.iter().map(|spec| spec.json()).collect::<Vec<_>>()).to_string()
+}
+
+#[pyfunction]
+fn modifiers() -> String {
+    json!(MODIFIERS.iter().map(|spec| spec.json()).collect::<Vec<_>>()).to_string()
 }
 
 #[pyfunction]
@@ -213,6 +219,7 @@ fn _mergecore(module: &Bound<PyModule>) -> PyResult<()> {
     module.add_class::<Plan>()?;
     module.add_class::<Claim>()?;
     module.add_function(wrap_pyfunction!(registry, module)?)?;
+    module.add_function(wrap_pyfunction!(modifiers, module)?)?;
     module.add_function(wrap_pyfunction!(recipe_models, module)?)?;
     module.add_function(wrap_pyfunction!(checkpoint, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)?;

@@ -13,9 +13,11 @@ pub mod dtype;
 pub mod error;
 pub mod kernels;
 pub mod names;
+pub mod matrices;
 pub mod params;
 
 pub mod methods;
+pub mod modifiers;
 pub mod recipe;
 
 pub mod checkpoint;

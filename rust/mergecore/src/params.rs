@@ -29,6 +29,12 @@ pub enum Kind {
         min: f64,
         max: f64,
     },
+    /// A finite number between two bounds, or one of some words.
+    NumberOr {
+        min: f64,
+        max: f64,
+        words: &'static [&'static str],
+    },
     /// A whole number between two bounds.
     Whole {
         min: f64,
@@ -40,6 +46,10 @@ pub enum Kind {
         words: &'static [&'static str],
         flags: Option<(&'static str, &'static str)>,
     },
+    /// The name of a method.
+    Method,
+    /// Names and values.
+    Mapping,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +59,10 @@ pub enum Default {
     Share,
     Flag(bool),
     Word(&'static str),
+    /// No names and values.
+    Empty,
+    /// It must be given.
+    Required,
 }
 
 pub const ANY: Kind = Kind::Number { min: f64::NEG_INFINITY, max: f64::INFINITY };
@@ -64,6 +78,12 @@ pub const WEIGHT: Param = Param {
     default: Default::Share,
     doc: "how much of each model goes in; 1/N each if left out, which makes the merge a mean",
     ..PLAIN
+};
+/// The weights of methods that sum over models.
+pub const SUMMED: Param = Param {
+    default: Default::Number(1.0),
+    doc: "how much of each model goes in: its task vector is scaled by it before all else",
+    ..WEIGHT
 };
 pub const LAMBDA: Param = Param { name: "lambda", doc: "scales the merged task vector before it is added", ..PLAIN };
 pub const NORMALIZE: Param =
@@ -116,6 +136,8 @@ enum Value {
     Number(f64),
     Flag(bool),
     Word(&'static str),
+    Text(String),
+    Mapping(Map<String, Json>),
 }
 
 impl Params {
@@ -127,12 +149,15 @@ impl Params {
         from_file: bool,
     ) -> Result<Params> {
         let value = |param: &Param| {
-            let default = || param.file_default.filter(|_| from_file).unwrap_or(param.default).value(models.len());
+            let default = || match param.file_default.filter(|_| from_file).unwrap_or(param.default) {
+                Default::Required => Err(Error::recipe(format!("{} is missing: give {}", param.name, param.doc))),
+                default => Ok(default.value(models.len())),
+            };
             if !param.per_model {
-                return look(param.name, None).map_or_else(|| Ok(default()), |json| param.read(&json, None));
+                return look(param.name, None).map_or_else(default, |json| param.read(&json, None));
             }
             let one = |(i, model): (usize, &&str)| {
-                let value = look(param.name, Some(i)).map_or_else(|| Ok(default()), |json| param.read(&json, Some(model)))?;
+                let value = look(param.name, Some(i)).map_or_else(default, |json| param.read(&json, Some(model)))?;
                 match value {
                     Value::Number(x) => Ok(x),
                     _ => unreachable!("a parameter for each model is a number"),
@@ -167,6 +192,15 @@ impl Params {
         }
     }
 
+    /// The number, where it is not a word.
+    pub fn number_or_word(&self, name: &str) -> std::result::Result<f64, &'static str> {
+        match self.get(name) {
+            Value::Number(x) => Ok(*x),
+            Value::Word(x) => Err(x),
+            other => panic!("\"{name}\" is {other:?}, neither a number nor a word"),
+        }
+    }
+
     pub fn flag(&self, name: &str) -> bool {
         match self.get(name) {
             Value::Flag(x) => *x,
@@ -178,6 +212,20 @@ impl Params {
         match self.get(name) {
             Value::Word(x) => x,
             other => panic!("\"{name}\" is {other:?}, not a word"),
+        }
+    }
+
+    pub fn text(&self, name: &str) -> &str {
+        match self.get(name) {
+            Value::Text(x) => x,
+            other => panic!("\"{name}\" is {other:?}, not a text"),
+        }
+    }
+
+    pub fn mapping(&self, name: &str) -> Map<String, Json> {
+        match self.get(name) {
+            Value::Mapping(x) => x.clone(),
+            other => panic!("\"{name}\" is {other:?}, not a mapping"),
         }
     }
 
@@ -196,6 +244,8 @@ impl Params {
             Value::Number(x) => json!(x),
             Value::Flag(x) => json!(x),
             Value::Word(x) => json!(x),
+            Value::Text(x) => json!(x),
+            Value::Mapping(x) => json!(x),
         };
         Json::Object(self.values.iter().map(|(name, value)| (name.to_string(), one(value))).collect())
     }
@@ -224,6 +274,8 @@ impl Default {
             Default::Share => Value::Number(1.0 / models.max(1) as f64),
             Default::Flag(x) => Value::Flag(x),
             Default::Word(x) => Value::Word(x),
+            Default::Empty => Value::Mapping(Map::new()),
+            Default::Required => unreachable!("what must be given is asked for before"),
         }
     }
 
@@ -233,6 +285,8 @@ impl Default {
             Default::Share => json!("1/N"),
             Default::Flag(x) => json!(x),
             Default::Word(x) => json!(x),
+            Default::Empty => json!({}),
+            Default::Required => Json::Null,
         }
     }
 }
@@ -244,6 +298,8 @@ impl Param {
             Value::Number(x) => json!(x),
             Value::Flag(x) => json!(x),
             Value::Word(x) => json!(x),
+            Value::Text(x) => json!(x),
+            Value::Mapping(x) => json!(x),
             Value::Each(_) => unreachable!("a default is one value"),
         }
     }
@@ -261,9 +317,29 @@ impl Param {
                     None => Err(Error::recipe(format!("{name}{place} is {json}: it must be a number"))),
                 }
             }
+            Kind::NumberOr { min, max, words } => match (number(json), json.as_str()) {
+                (Some(x), _) if x >= min && x <= max => Ok(Value::Number(x)),
+                (None, Some(text)) if words.contains(&text) => {
+                    Ok(Value::Word(words.iter().find(|word| **word == text).expect("is one of them")))
+                }
+                _ => {
+                    let near = json.as_str().map_or(String::new(), |text| did_you_mean(text, words.iter().copied()));
+                    let words = words.join(" or ");
+                    Err(Error::recipe(format!("{name}{place} is {json}: it must be a number between {min:?} and {max}, or {words}{near}")))
+                }
+            },
             Kind::Whole { min, max } => match number(json) {
                 Some(x) if x.fract() == 0.0 && x >= min && x <= max => Ok(Value::Number(x)),
                 _ => Err(Error::recipe(format!("{name}{place} is {json}: it must be a whole number from {min} to {max}"))),
+            },
+            // Methods come after parameters in the engine: who asks for one finds it.
+            Kind::Method => match json {
+                Json::String(text) => Ok(Value::Text(text.clone())),
+                _ => Err(Error::recipe(format!("{name}{place} is {json}: it must be the name of a method"))),
+            },
+            Kind::Mapping => match json {
+                Json::Object(map) => Ok(Value::Mapping(map.clone())),
+                _ => Err(Error::recipe(format!("{name}{place} is {json}: it must be a mapping of names and values"))),
             },
             Kind::Flag => match json {
                 Json::Bool(x) => Ok(Value::Flag(*x)),
@@ -289,6 +365,9 @@ impl Param {
         let flags = matches!(self.kind, Kind::Word { flags: Some(_), .. });
         let (kind, choices, min, max) = match self.kind {
             Kind::Number { min, max } => ("number", Json::Null, min, max),
+            Kind::NumberOr { min, max, words } => ("number", json!(words), min, max),
+            Kind::Method => ("method", Json::Null, f64::NEG_INFINITY, f64::INFINITY),
+            Kind::Mapping => ("mapping", Json::Null, f64::NEG_INFINITY, f64::INFINITY),
             Kind::Whole { min, max } => ("integer", Json::Null, min, max),
             Kind::Flag => ("bool", Json::Null, f64::NEG_INFINITY, f64::INFINITY),
             Kind::Word { words, .. } => ("choice", json!(words), f64::NEG_INFINITY, f64::INFINITY),

@@ -132,7 +132,7 @@ pub fn manifest(
 ) -> Result<Json> {
     let tensor = |(job, (file, _)): (&Job, &(usize, u64))| {
         let record = &records[&job.name];
-        json!({
+        let mut tensor = json!({
             "name": job.name,
             "file": layout.files[*file].name,
             "dtype": job.dtype.name(),
@@ -143,7 +143,11 @@ pub fn manifest(
             "delta_norm_rounded": finite(record.delta.map(|d| d[1].sqrt())),
             "nan": record.unfinite[0],
             "inf": record.unfinite[1],
-        })
+        });
+        if !record.spectra.is_null() {
+            tensor["spectra"] = record.spectra.clone();
+        }
+        tensor
     };
     let mut manifest = head(plan, layout, inputs);
     let more = json!({
@@ -248,6 +252,7 @@ fn request(plan: &Plan) -> Json {
         "parameters": recipe.parameters(),
         "tensors": plan.jobs.len(),
         "seed": recipe.seed,
+        "modifiers": recipe.modifiers.iter().map(|m| json!({"name": m.spec.name, "parameters": m.params.json()})).collect::<Vec<_>>(),
     })
 }
 
@@ -304,6 +309,7 @@ impl Report {
                 sum(1)
             ));
         }
+        warnings.extend(noise(plan, records));
         let written: u64 = layout.files.iter().map(|f| f.bytes).sum();
         let mut report = json!({
             "out": out,
@@ -327,6 +333,25 @@ impl Report {
         extend(&mut report, request(plan));
         Report(report)
     }
+}
+
+/// Says where singular values are rounding noise for the most part: methods that make them alike make it as strong as what was learnt.
+fn noise(plan: &Plan, records: &BTreeMap<String, Record>) -> Option<String> {
+    let of = |record: &Record| -> Vec<(f64, f64)> {
+        let number = |json: &Json, key: &str| json[key].as_f64().unwrap_or(0.0);
+        record.spectra.as_array().into_iter().flatten().map(|s| (number(s, "noise_share"), number(s, "stable_rank"))).collect()
+    };
+    let all: Vec<(&String, f64, f64)> =
+        records.values().flat_map(|record| of(record).into_iter().map(|(share, rank)| (&record.name, share, rank))).collect();
+    let loud = all.iter().filter(|(_, share, _)| *share > 0.5).count();
+    let (name, share, rank) = all.iter().max_by(|a, b| a.1.total_cmp(&b.1)).filter(|_| loud > 0)?;
+    let way = if plan.recipe.leaves_noise_out() { "" } else { "; rank_tol: storage leaves it out" };
+    Some(format!(
+        "{loud} of {} matrices are rounding noise for the most part: in {name} {:.0} % of the sum of the singular values lie below what \
+         rounding the models to their types makes (stable rank {rank:.1}){way}",
+        all.len(),
+        100.0 * share
+    ))
 }
 
 /// The models that hold NaN or infinite values: name, counts, and the first tensor by name.

@@ -5,14 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, in order. A room is a file of src or a folder; a file of a folder may be listed as a room of its own.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 20] = [
     "error",
     "wide",
     "dtype",
     "kernels",
     "names",
     "params",
+    "matrices",
     "methods",
+    "modifiers",
     "recipe",
     "checkpoint",
     "plan",

@@ -99,3 +99,9 @@ wide! {
         }
     }
 }
+
+/// out ← Σ wᵢxᵢ / N
+pub fn mean<R: Real>(out: &mut [R], rows: &[Vec<R>], weights: &[f64]) {
+    weighted_sum(out, rows, weights, false);
+    divide(out, R::of(weights.len() as f64));
+}

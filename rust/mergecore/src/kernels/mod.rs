@@ -17,5 +17,6 @@ pub mod low_rank;
 pub mod magprune;
 pub mod mask;
 pub mod select;
+pub mod spectral;
 pub mod spread;
 pub mod thin;

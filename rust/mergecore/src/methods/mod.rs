@@ -13,6 +13,7 @@ use serde_json::{json, Value as Json};
 use crate::dtype::Real;
 use crate::error::{did_you_mean, Error, Result};
 use crate::kernels::cutoff::Cutoff;
+use crate::matrices::Spectral;
 use crate::params::{Param, Params};
 
 mod arcee_fusion;
@@ -22,6 +23,8 @@ mod dare_linear;
 mod dare_ties;
 mod della;
 mod della_linear;
+mod iso_c;
+mod iso_cts;
 mod karcher;
 mod linear;
 mod model_stock;
@@ -35,6 +38,7 @@ mod sce;
 mod slerp;
 mod task_arithmetic;
 mod ties;
+mod tsv;
 
 /// The registry. Everything that lists methods lists these.
 pub static METHODS: &[&Spec] = &[
@@ -53,6 +57,9 @@ pub static METHODS: &[&Spec] = &[
     &breadcrumbs_ties::SPEC,
     &sce::SPEC,
     &model_stock::SPEC,
+    &tsv::SPEC,
+    &iso_c::SPEC,
+    &iso_cts::SPEC,
     &ram::SPEC,
     &ramplus_tl::SPEC,
     &nearswap::SPEC,
@@ -108,6 +115,11 @@ pub trait Method: Formula<f32> + Formula<f64> {
     /// Whether all cutoffs are of one and the same values: those of `which` 0, which are then computed once.
     fn ranks_one(&self) -> bool {
         false
+    }
+
+    /// How matrices are merged, where that is another formula than that of other tensors.
+    fn spectral(&self) -> Option<&(dyn Spectral + 'static)> {
+        None
     }
 
     /// What must be known before merging, beyond `facts`, of a tensor (or model) with so many elements.

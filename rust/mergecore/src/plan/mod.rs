@@ -17,12 +17,14 @@ use crate::recipe::Recipe;
 mod bound;
 mod fit;
 mod heads;
+pub mod matrices;
 mod outline;
 mod parts;
 
 use bound::Binder;
 pub use bound::Bound;
 use fit::{Input, Inputs};
+use matrices::{Surroundings, Whole};
 use outline::Sieve;
 use parts::Modules;
 
@@ -61,6 +63,9 @@ pub struct Job<'a> {
     pub wide: bool,
     /// The method, where there is something to merge.
     pub bound: Option<Arc<Bound>>,
+    /// What of it is merged or modified as a matrix; and so by the method whose norm is matched.
+    pub whole: Option<Whole>,
+    pub whole_of_other: Option<Whole>,
     /// Where the sources come from, in their order.
     pub origins: Vec<Origin>,
 }
@@ -185,7 +190,7 @@ pub fn plan_in<'a>(recipe: Recipe, mut checkpoints: Vec<Checkpoint<'a>>, vocabul
         let place = (&first.model.reference, first.tensor.file, first.tensor.offset);
         let (dtype, shape, work) = (first.tensor.dtype, first.tensor.shape.clone(), Work::Copy(first.tensor.clone()));
         let mut job =
-            Job { name: row.name.clone(), slice: row.slice, dtype, shape, work, wide: false, bound: None, origins: vec![first.origin()] };
+            Job { name: row.name.clone(), slice: row.slice, dtype, shape, work, wide: false, bound: None, whole: None, whole_of_other: None, origins: vec![first.origin()] };
         if dtype.is_float() {
             job.dtype = recipe.dtype.unwrap_or(dtype);
             job.wide = recipe.wide || job.dtype == Dtype::F64 || inputs.each().any(|input| input.tensor.read_as() == Dtype::F64);
@@ -212,7 +217,8 @@ pub fn plan_in<'a>(recipe: Recipe, mut checkpoints: Vec<Checkpoint<'a>>, vocabul
     }
     // The reference's files are read forward.
     jobs.sort_by_key(|(place, _)| *place);
-    let jobs = jobs.into_iter().map(|(_, job)| job).collect();
+    let mut jobs: Vec<Job> = jobs.into_iter().map(|(_, job)| job).collect();
+    let unused = find_matrices(&mut jobs, &recipe, find(recipe.reference())?)?;
     let mut notes = recipe.notes.clone();
     notes.extend(heads.notes());
     notes.extend(checkpoints.iter().filter_map(passed_over));
@@ -220,8 +226,37 @@ pub fn plan_in<'a>(recipe: Recipe, mut checkpoints: Vec<Checkpoint<'a>>, vocabul
     let mut warnings = recipe.warnings.clone();
     let names: Vec<&str> = outline.rows.iter().flat_map(|row| row.inputs.iter().chain([&row.name]).map(String::as_str)).collect();
     warnings.extend(recipe.idle_filters(&names));
+    warnings.extend(unused);
     warnings.extend(heads::missing(find(recipe.reference())?, &all));
     Ok(Plan { recipe, checkpoints, jobs, ignored: outline.ignored, head, vocabulary, notes, warnings })
+}
+
+/// Decides which tensors are merged or modified whole; says if none is, where that is what a method is for.
+fn find_matrices(jobs: &mut [Job], recipe: &Recipe, reference: &Checkpoint) -> Result<Option<String>> {
+    let found: Vec<_> = {
+        let shapes = jobs.iter().map(|job| (job.name.as_str(), &job.shape[..])).collect();
+        let around = Surroundings { shapes, config: reference.config.as_ref() };
+        let whole = |job: &Job, bound: &Bound| bound.whole(&job.name, &job.shape, job.block(), &around);
+        let of = |job: &Job| {
+            let bound = job.bound.as_deref()?;
+            Some((whole(job, bound), bound.other.as_deref().and_then(|other| whole(job, other))))
+        };
+        jobs.iter().map(|job| of(job).unwrap_or((None, None))).collect()
+    };
+    for (job, (own, other)) in jobs.iter_mut().zip(found) {
+        (job.whole, job.whole_of_other) = (own, other);
+    }
+    for (i, modifier) in recipe.modifiers.iter().enumerate().filter(|(_, modifier)| modifier.params.has("matrices")) {
+        if !jobs.iter().any(|job| job.whole.as_ref().is_some_and(|whole| whole.reshaped[i])) {
+            let (name, which) = (modifier.spec.name, modifier.params.word("matrices"));
+            return Err(Error::recipe(format!(
+                "{name} finds no matrix with matrices: {which}: give {name} matrices: linear or all (`mergecore methods {name}`), or leave it out"
+            )));
+        }
+    }
+    let spectral = |job: &&Job| job.bound.as_ref().is_some_and(|bound| bound.method.spectral().is_some());
+    let idle = jobs.iter().any(|job| spectral(&job)) && !jobs.iter().any(|job| job.whole.as_ref().is_some_and(|whole| whole.solved));
+    Ok(idle.then(|| format!("no tensor is a matrix to {}: all get the mean of the task vectors", recipe.spec.name)))
 }
 
 /// What a file holds beside tensors is said, once, and left out.
@@ -322,10 +357,25 @@ impl Plan<'_> {
             Need::Largest(_) if mostly_fine => 2,
             _ => 1,
         };
-        match self.scope() {
-            Scope::Tensor => 1,
-            Scope::Model => 1 + self.needs().iter().map(surveys).sum::<usize>(),
+        let facts = match self.scope() {
+            Scope::Tensor => 0,
+            Scope::Model => self.needs().iter().map(surveys).sum::<usize>(),
+        };
+        1 + facts + self.measurements()
+    }
+
+    /// How many passes find the norms that one method's task vector shares with another's.
+    fn measurements(&self) -> usize {
+        match self.matched() {
+            None => 0,
+            Some(Scope::Tensor) if self.merged().all(|job| job.whole.is_some()) => 1,
+            Some(_) => 2,
         }
+    }
+
+    /// Over what norms are matched, where they are.
+    pub fn matched(&self) -> Option<Scope> {
+        self.merged().find_map(|job| Some(job.bound.as_ref()?.matched()?.1))
     }
 
     pub fn bytes_to_read(&self) -> u64 {

@@ -11,21 +11,34 @@ use crate::error::{did_you_mean, Error, Result};
 use crate::methods::{self, Base, Spec};
 use crate::params::{self, Default, Param, Params};
 
+mod modifiers;
 mod modules;
 mod setting;
 mod slices;
 mod tokens;
 
+pub use modifiers::Modifier;
 pub use modules::Module;
 use setting::{settings, Settings};
 pub use slices::{Slice, Source};
 
 pub const DEFAULT_SEED: u64 = 42;
 
-const KEYS: [&str; 12] =
-    ["merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype", "onto", "donor", "ignore", "seed"];
-/// mergekit's keys that this version does not know how to honour. Refused, since ignoring one would give another merge.
-const LATER: [&str; 1] = ["modifiers"];
+const KEYS: [&str; 13] = [
+    "merge_method",
+    "base_model",
+    "models",
+    "slices",
+    "modules",
+    "parameters",
+    "modifiers",
+    "dtype",
+    "out_dtype",
+    "onto",
+    "donor",
+    "ignore",
+    "seed",
+];
 /// mergekit's parameter that changes nothing in any method, there or here.
 const IDLE: &str = "int8_mask";
 
@@ -45,6 +58,8 @@ pub struct Recipe {
     pub donor: Option<String>,
     pub ignore: Vec<String>,
     pub seed: u64,
+    /// What is done to the merged task vector, in this order.
+    pub modifiers: Vec<Modifier>,
     /// The output's dtype, if not each tensor's own.
     pub dtype: Option<Dtype>,
     /// Arithmetic in f64, whatever the inputs are.
@@ -76,11 +91,6 @@ impl Recipe {
         };
         keys.retain(|_, value| !value.is_null());
         for key in keys.keys().map(String::as_str) {
-            if LATER.contains(&key) {
-                return Err(Error::recipe(format!(
-                    "the recipe key \"{key}\" is not supported yet: remove it, or merge whole models with the same vocabulary"
-                )));
-            }
             let known = KEYS.iter().chain(&tokens::KEYS).copied();
             if !known.clone().any(|known| known == key) {
                 let near = did_you_mean(key, known.clone());
@@ -102,6 +112,7 @@ impl Recipe {
             donor: text_of(&keys, "donor")?,
             ignore: list_of_text(&keys, "ignore")?,
             seed: seed(&keys)?,
+            modifiers: modifiers::read(keys.get("modifiers"))?,
             dtype: out_dtype.or(dtype),
             wide: dtype == Some(Dtype::F64),
             notes: Vec::new(),
@@ -115,6 +126,7 @@ impl Recipe {
         recipe.drop_idle();
         recipe.check_values()?;
         recipe.check_onto()?;
+        recipe.check_modifiers()?;
         if from_file && recipe.plain()?.is_some_and(|params| params.has("density") && params.each("density").iter().all(|d| *d == 1.0)) {
             recipe.notes.push("density 1: nothing is dropped".into());
         }
@@ -233,6 +245,10 @@ impl Recipe {
             None => (self.shared_and_defaults(), json!(self.slices.iter().map(|slice| slice.spelled_out(None)).collect::<Vec<_>>())),
         };
         resolved["parameters"] = shared;
+        if !self.modifiers.is_empty() {
+            let counts: Vec<usize> = self.slices.iter().map(|slice| slice.sources.len()).collect();
+            resolved["modifiers"] = json!(self.modifiers.iter().map(|modifier| modifier.json(&counts)).collect::<Vec<_>>());
+        }
         self.tokens.iter().for_each(|(key, value)| resolved[key] = value.clone());
         for (json, slice) in slices.as_array_mut().into_iter().flatten().zip(&self.slices) {
             if let (Some(base), Some(layers), Some(sources)) = (&self.base, &slice.base_layers, json["sources"].as_array_mut()) {
@@ -266,6 +282,12 @@ impl Recipe {
             shared.insert(param.name.into(), said);
         }
         Json::Object(shared)
+    }
+
+    /// Whether singular values below what rounding makes are left out, by all that looks at them.
+    pub fn leaves_noise_out(&self) -> bool {
+        let storage = |params: &Params| !params.has("rank_tol") || params.number_or_word("rank_tol").is_err();
+        self.plain().ok().flatten().is_none_or(|params| storage(&params)) && self.modifiers.iter().all(|modifier| storage(&modifier.params))
     }
 
     /// What to say of filters that match none of these tensors: most are slips.
@@ -372,6 +394,22 @@ impl Recipe {
         check(&self.shared, None)?;
         // What a method has against its values together; where they vary, the plan finds out.
         self.plain()?.map_or(Ok(()), |params| (self.spec.bind)(&params).map(drop))
+    }
+
+    fn check_modifiers(&self) -> Result<()> {
+        let Some(first) = self.modifiers.first() else { return Ok(()) };
+        if self.base.is_none() {
+            let (modifier, method) = (first.spec.name, self.spec.name);
+            return Err(Error::recipe(match self.spec.base {
+                Base::Optional => format!("{modifier} acts on a task vector: give {method} a base (--base MODEL, recipe key base_model)"),
+                _ => format!("{modifier} acts on a task vector, and {method} merges weights: take a method that has a base"),
+            }));
+        }
+        for slice in &self.slices {
+            let models: Vec<&str> = slice.sources.iter().map(|source| source.model.as_str()).collect();
+            self.modifiers.iter().try_for_each(|modifier| modifier.check(&models))?;
+        }
+        Ok(())
     }
 
     fn check_onto(&self) -> Result<()> {

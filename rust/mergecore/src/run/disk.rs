@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::{Context, Limits, Outcome, Sink, Watch};
+use serde_json::{json, Value as Json};
+
+use super::{Context, Limits, Outcome, Sink, Spectrum, Watch};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, INDEX, MANIFEST};
 use crate::plan::Plan;
@@ -45,7 +47,7 @@ impl Sink for Disk<'_> {
         let digest = self.digest(job).finish();
         self.digests.lock().expect("no holder panics").remove(&job);
         let name = self.plan.jobs[job].name.clone();
-        let record = Record { name: name.clone(), digest, delta: outcome.delta, unfinite: outcome.unfinite, sources: outcome.sources };
+        let record = Record { name: name.clone(), digest, delta: outcome.delta, unfinite: outcome.unfinite, sources: outcome.sources, spectra: spectra(&outcome.spectra) };
         self.output.finished(record.clone());
         self.records.lock().expect("no holder panics").insert(name, record);
         Ok(())
@@ -98,6 +100,20 @@ pub fn merge(
     let made: u64 = plan.jobs.iter().filter(|job| !known.contains_key(&job.name)).map(|job| job.bytes()).sum();
     let bytes_read = watch.done.load(Ordering::Relaxed) - made;
     Ok(Report::new(plan, layout, &out, &records, resumed, bytes_read, start.elapsed()))
+}
+
+/// As the manifest has it: null where there is none.
+fn spectra(spectra: &[Spectrum]) -> Json {
+    let one = |Spectrum { part, account }: &Spectrum| {
+        json!({
+            "part": part, "rank": account.rank, "stable_rank": account.stable_rank, "noise_share": account.noise_share,
+            "orthogonality": account.orthogonality, "residual": account.residual,
+        })
+    };
+    match spectra.is_empty() {
+        true => Json::Null,
+        false => spectra.iter().map(one).collect(),
+    }
 }
 
 /// `out/` and `out` are the same folder.

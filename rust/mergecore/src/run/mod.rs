@@ -7,20 +7,32 @@ use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
 use crate::kernels::select::LEAST;
+use crate::matrices::{Solve, Spectral};
 use crate::methods::{Facts, Formula, Method, Need, Scope};
-use crate::plan::{Job, Plan, Work};
+use crate::kernels::spectral::reshape::Account;
+use crate::kernels::spectral::workers::Workers;
+use crate::plan::matrices::Whole;
+use crate::plan::{Bound, Job, Plan, Work};
 
 mod desk;
 pub mod disk;
 mod facts;
 pub mod memory;
+mod norms;
+mod reader;
 pub mod schedule;
 mod tensor;
+mod whole;
+mod writer;
 
 use desk::{Desks, Seat};
 use facts::Survey;
+use norms::Scales;
+use reader::Reader;
 use schedule::{drive, Task};
-use tensor::{CopyTask, MergeTask, Reader};
+use tensor::{CopyTask, MergeTask, Then};
+use whole::{End, WholeTask};
+use writer::Writer;
 
 /// Run-time choices. None of them changes a byte of the output.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +42,8 @@ pub struct Limits {
     pub tile: u64,
     /// Numbers of 8 bytes that may be held in search of thresholds, of all models and all open tensors together.
     pub gather: u64,
+    /// Tensors that are merged whole at a time, each by all threads.
+    pub lanes: usize,
 }
 
 /// One bf16 tile is 1 MB.
@@ -42,6 +56,8 @@ const GATHER: u64 = 1 << 20;
 const GATHER_OF_ALL: u64 = 8 << 20;
 const GATHER_A_MODEL: u64 = 2 << 20;
 const LEAST_GATHER: u64 = 1 << 16;
+/// More threads than these find too little to do in one eigendecomposition, so that another is begun beside it.
+const THREADS_OF_A_LANE: usize = 8;
 
 impl Limits {
     /// Fits threads and tiles into `max_memory` bytes, or says how much is needed at least.
@@ -56,11 +72,13 @@ impl Limits {
             Scope::Tensor => GATHER,
             Scope::Model => GATHER_OF_ALL.max(GATHER_A_MODEL * plan.widest() as u64),
         };
-        let mut limits = Limits { threads, tile, gather };
+        let mut limits = Limits { threads, tile, gather, lanes: (threads / THREADS_OF_A_LANE).max(1) };
         let Some(cap) = max_memory else { return Ok(limits) };
         // What costs least speed goes first.
         while limits.bytes(plan) > cap {
-            if limits.gather > LEAST_GATHER {
+            if limits.lanes > 1 {
+                limits.lanes -= 1;
+            } else if limits.gather > LEAST_GATHER {
                 limits.gather /= 2;
             } else if limits.tile > LEAST_TILE {
                 limits.tile /= 2;
@@ -73,7 +91,10 @@ impl Limits {
         let needed = limits.bytes(plan);
         if needed > cap {
             let mb = |bytes: u64| (bytes as f64 / 1e6).ceil();
-            let message = format!("--max-memory: {} MB is too little: this merge needs {} MB even on one thread", mb(cap), mb(needed));
+            let mut message = format!("--max-memory: {} MB is too little: this merge needs {} MB even on one thread", mb(cap), mb(needed));
+            if let Some((job, bytes)) = limits.whole(plan).filter(|(_, bytes)| *bytes > needed / 2) {
+                message += &format!(", {} of them for tensor {}, which is merged as a matrix, in memory whole", mb(bytes), job.name);
+            }
             return Err(Error::new(Kind::Space, message));
         }
         Ok(limits)
@@ -103,7 +124,19 @@ impl Limits {
             Scope::Model => plan.jobs.iter().map(|job| job.blocks() as u64).sum(),
         };
         let held = plan.jobs.iter().map(Job::held).max().unwrap_or(0) * self.open();
-        PROCESS + desks + thresholds + held + whole * needs.iter().map(each).max().unwrap_or(0) + plan.jobs.len() as u64 * 1024
+        let matrices = self.whole(plan).map_or(0, |(_, bytes)| bytes) * self.lanes as u64;
+        PROCESS + desks + thresholds + held + matrices + whole * needs.iter().map(each).max().unwrap_or(0) + plan.jobs.len() as u64 * 1024
+    }
+
+    /// The tensor that takes most when it is merged whole, and how many bytes.
+    fn whole<'p, 'a>(&self, plan: &'p Plan<'a>) -> Option<(&'p Job<'a>, u64)> {
+        let bytes = |job: &Job| {
+            let bound = job.bound.as_deref()?;
+            let of = |bound: &Bound, whole: &Option<Whole>| whole.as_ref().map(|whole| whole::bytes(job, bound, whole, self.threads as u64));
+            let other = bound.other.as_deref().and_then(|other| of(other, &job.whole_of_other));
+            of(bound, &job.whole).max(other)
+        };
+        plan.jobs.iter().filter_map(|job| Some((job, bytes(job)?))).max_by_key(|(_, bytes)| *bytes)
     }
 
     /// Whole blocks.
@@ -154,6 +187,16 @@ pub struct Outcome {
     /// NaN and infinite values: in the output, and in each source.
     pub unfinite: [u64; 2],
     pub sources: Vec<[u64; 2]>,
+    /// Of its matrices, where they were merged or modified whole.
+    pub spectra: Vec<Spectrum>,
+}
+
+/// What is known of a matrix of a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spectrum {
+    /// Which part of the tensor it is; "" where it is all of it.
+    pub part: String,
+    pub account: Account,
 }
 
 /// What all tasks of a run share.
@@ -184,28 +227,62 @@ impl Context<'_> {
 /// Merges every job that `skip` does not name, into the sink.
 pub fn run(context: &Context, skip: &dyn Fn(&Job) -> bool) -> Result<()> {
     let todo: Vec<usize> = (0..context.plan.jobs.len()).filter(|i| !skip(&context.plan.jobs[*i])).collect();
-    let whole_model = context.plan.scope() == Scope::Model;
     let read: u64 = todo.iter().map(|i| context.plan.jobs[*i].bytes_to_read() + context.plan.jobs[*i].bytes()).sum();
     context.watch.total.store(read, Ordering::Relaxed);
-    let wide = context.plan.jobs.iter().any(|job| job.wide);
-    let model = match (whole_model && !todo.is_empty(), wide) {
-        (false, _) => None,
-        (true, false) => Some(survey_model::<f32>(context)?),
-        (true, true) => Some(survey_model::<f64>(context)?),
-    };
-    let open = |i: usize| -> Result<Arc<dyn Task<Desks> + '_>> {
-        let index = todo[i];
-        let job = &context.plan.jobs[index];
-        // A tensor that is copied has no place in the model's numbering.
-        let known = model.as_ref().and_then(|m| Some((m.facts.clone(), *m.offsets.get(&index)?)));
-        Ok(match (&job.work, Reader::new(job)) {
-            (Work::Copy(tensor), _) => Arc::new(CopyTask::new(context, index, job, tensor)),
-            (_, Some(reader)) if job.wide => Arc::new(MergeTask::<f64>::new(context, index, reader, known)?),
-            (_, Some(reader)) => Arc::new(MergeTask::<f32>::new(context, index, reader, known)?),
+    let dense: Vec<usize> = todo.iter().copied().filter(|i| context.plan.jobs[*i].whole.is_some()).collect();
+    let todo: Vec<usize> = todo.into_iter().filter(|i| context.plan.jobs[*i].whole.is_none()).collect();
+    if dense.is_empty() && todo.is_empty() {
+        return Ok(());
+    }
+    let cancelled = &context.watch.cancelled;
+    let any_dense = context.plan.jobs.iter().any(|job| job.whole.is_some() || job.whole_of_other.is_some());
+    let workers = any_dense.then(|| Workers::new(context.limits.threads, cancelled)).transpose()?;
+    let (own, other) = (survey(context, false)?, survey(context, true)?);
+    let scales = norms::measure(context, workers.as_ref(), own.as_ref(), other.as_ref())?;
+    let run = Run { context, own: own.as_ref(), scales: scales.as_ref(), workers: workers.as_ref() };
+    drive(todo.len(), &|i| run.open(todo[i]), context.limits.threads, &Desks::default, cancelled)?;
+    // One after the other (or a few at a time): each wants all threads, and memory.
+    drive(dense.len(), &|i| run.open(dense[i]), context.limits.lanes, &Desks::default, cancelled)
+}
+
+/// What every tensor's task is made of.
+struct Run<'a> {
+    context: &'a Context<'a>,
+    own: Option<&'a ModelFacts>,
+    scales: Option<&'a Scales>,
+    workers: Option<&'a Workers<'a>>,
+}
+
+impl<'a> Run<'a> {
+    fn open(&self, index: usize) -> Result<Arc<dyn Task<Desks> + 'a>> {
+        let job = &self.context.plan.jobs[index];
+        match (&job.work, Reader::new(job)) {
+            (Work::Copy(tensor), _) => Ok(Arc::new(CopyTask::new(self.context, index, job, tensor))),
+            (_, Some(reader)) if job.wide => self.merge::<f64>(index, reader),
+            (_, Some(reader)) => self.merge::<f32>(index, reader),
             (Work::Merge { .. }, None) => unreachable!("a merge has a reader"),
+        }
+    }
+
+    fn merge<R: Seat>(&self, index: usize, reader: Reader<'a>) -> Result<Arc<dyn Task<Desks> + 'a>>
+    where
+        dyn Method: Formula<R>,
+        dyn Spectral: Solve<R>,
+    {
+        let Run { context, own, scales, workers } = *self;
+        let known = own.and_then(|facts| facts.of(index));
+        let writer = Arc::new(Writer::<R>::new(context, index, &reader));
+        Ok(match (&context.plan.jobs[index].whole, workers) {
+            (Some(whole), Some(workers)) => {
+                Arc::new(WholeTask { context, workers, reader, whole, known, writer, end: End::Write(scales), index })
+            }
+            _ => {
+                let unmeasured = || unreachable!("a tensor that is merged block by block was measured before");
+                let scale = scales.map_or(Ok(1.0), |scales| scales.factor(index, unmeasured))?;
+                Arc::new(MergeTask::new(context, writer, reader, known, Then::Write(scale))?)
+            }
         })
-    };
-    drive(todo.len(), &open, context.limits.threads, &Desks::default, &context.watch.cancelled)
+    }
 }
 
 /// Facts of the whole model, and where each merged job's blocks begin in their numbering.
@@ -214,9 +291,27 @@ struct ModelFacts {
     offsets: BTreeMap<usize, usize>,
 }
 
+impl ModelFacts {
+    /// For one tensor; none for one that is copied, which has no place in the numbering.
+    fn of(&self, index: usize) -> Option<(Facts, usize)> {
+        Some((self.facts.clone(), *self.offsets.get(&index)?))
+    }
+}
+
+/// What a method wants to know of the whole model: the recipe's, or the one whose norm is matched.
+fn survey(context: &Context, of_other: bool) -> Result<Option<ModelFacts>> {
+    let bound = context.plan.jobs.iter().find_map(|job| job.bound.as_deref());
+    let Some(bound) = bound.and_then(|bound| if of_other { bound.other.as_deref() } else { Some(bound) }) else { return Ok(None) };
+    match (bound.method.scope(), context.plan.jobs.iter().any(|job| job.wide)) {
+        (Scope::Tensor, _) => Ok(None),
+        (Scope::Model, false) => survey_model::<f32>(context, bound).map(Some),
+        (Scope::Model, true) => survey_model::<f64>(context, bound).map(Some),
+    }
+}
+
 /// Makes the passes that a method with `Scope::Model` asks for. Blocks are numbered by the tensors' names, so that neither the order of the
 /// files nor that of the work can be seen in the result.
-fn survey_model<R: Seat>(context: &Context) -> Result<ModelFacts>
+fn survey_model<R: Seat>(context: &Context, bound: &Bound) -> Result<ModelFacts>
 where
     dyn Method: Formula<R>,
 {
@@ -233,12 +328,11 @@ where
     }
     let mut facts = Facts::default();
     // The plan saw to it that all tensors have the same.
-    let Some(bound) = merged.iter().find_map(|i| jobs[*i].bound.as_deref()) else { return Ok(ModelFacts { facts, offsets }) };
     let method = &*bound.method;
     while let Some(mut survey) = Survey::next::<R>(method, &facts, elements, blocks, context.limits.gather) {
         loop {
             if !survey.is_clear() {
-                let reader = |i: usize| Reader::new(&jobs[i]).expect("only merges are surveyed");
+                let reader = |i: usize| Reader::of(&jobs[i], bound).expect("only merges are surveyed");
                 let read: u64 = merged.iter().map(|i| reader(*i).wanted(&survey, offsets[i]) * jobs[*i].element_bytes()).sum();
                 context.watch.total.fetch_add(read, Ordering::Relaxed);
                 let open = |i: usize| -> Result<Arc<dyn Task<Desks> + '_>> {

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use crate::error::{Error, Kind, Result};
 
@@ -27,6 +28,9 @@ pub struct Record {
     /// NaN and infinite values in the output, and in each source.
     pub unfinite: [u64; 2],
     pub sources: Vec<[u64; 2]>,
+    /// What is known of the singular values of its matrices, as the manifest says it; null where they were not asked for.
+    #[serde(default)]
+    pub spectra: Json,
 }
 
 mod bits {

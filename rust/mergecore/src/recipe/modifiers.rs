@@ -1,0 +1,101 @@
+//! What is done to the merged task vector?
+//!
+//! `modifiers:` is a list, in the order in which they act: `[{boost: {beta: 0.2}}, {match_norm: {to: task_arithmetic}}]`.
+
+use serde_json::{json, Map, Value as Json};
+
+use crate::error::{Error, Result};
+use crate::methods::{self, Base};
+use crate::modifiers::{self, Spec};
+use crate::params::{self, Default, Param, Params};
+
+/// A modifier with all its parameters.
+#[derive(Clone)]
+pub struct Modifier {
+    pub spec: &'static Spec,
+    pub params: Params,
+}
+
+impl Modifier {
+    /// The method whose norm is matched, and its parameters as they were given.
+    pub fn other(&self) -> Option<(&'static methods::Spec, Map<String, Json>)> {
+        if !self.params.has("to") {
+            return None;
+        }
+        let spec = methods::find(self.params.text("to")).expect("it was checked");
+        Some((spec, self.params.mapping("parameters")))
+    }
+
+    /// The parameters of the other method for so many models.
+    pub fn params_of_other(&self, models: &[&str]) -> Result<Option<(&'static methods::Spec, Params)>> {
+        let Some((spec, said)) = self.other() else { return Ok(None) };
+        Params::complete(spec.params, models, &|name, _| said.get(name).cloned(), false).map(|params| Some((spec, params)))
+    }
+
+    /// As a recipe has it, with every default; the slices have so many models.
+    pub(super) fn json(&self, models: &[usize]) -> Json {
+        let mut said = self.params.json();
+        if let Some((spec, mut parameters)) = self.other() {
+            // A share of models is not one value where the slices have different numbers of them.
+            let tells = |param: &&Param| models.iter().all(|count| *count == models[0]) || !matches!(param.default, Default::Share);
+            for param in spec.params.iter().filter(tells) {
+                parameters.entry(param.name).or_insert_with(|| param.default_for(false, models[0]));
+            }
+            said["parameters"] = Json::Object(parameters);
+        }
+        json!({self.spec.name: said})
+    }
+
+    /// What the other method has against these models.
+    pub(super) fn check(&self, models: &[&str]) -> Result<()> {
+        let Some((spec, said)) = self.other() else { return Ok(()) };
+        if !matches!(spec.base, Base::Required | Base::Optional) {
+            let name = spec.name;
+            return Err(Error::recipe(format!("match_norm: {name} merges weights, so that it has no task vector: name a method that has")));
+        }
+        if models.len() < spec.models.0 || models.len() > spec.models.1 {
+            let (name, count) = (spec.name, models.len());
+            return Err(Error::recipe(format!("match_norm: {name} does not merge {count} model{}", if count == 1 { "" } else { "s" })));
+        }
+        let within = |e: Error| Error::new(e.kind, format!("match_norm: {}", e.message));
+        said.iter().try_for_each(|(name, value)| params::check(spec.name, spec.params, name, None, &[value])).map_err(within)?;
+        match self.params_of_other(models)? {
+            Some((spec, params)) => (spec.bind)(&params).map(drop).map_err(within),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads the key: a list of names and of mappings with one key each, or one of them.
+pub(super) fn read(json: Option<&Json>) -> Result<Vec<Modifier>> {
+    let wrong = |json: &Json| Error::recipe(format!("modifiers is a list like [{{boost: {{beta: 0.2}}}}], and {json} is none of its entries"));
+    let mut found: Vec<Modifier> = Vec::new();
+    let entries = match json {
+        None => Vec::new(),
+        Some(Json::Array(list)) => list.iter().collect(),
+        Some(one) => vec![one],
+    };
+    for entry in entries {
+        let (name, said) = match entry {
+            Json::String(name) => (name, Map::new()),
+            Json::Object(entry) if entry.len() == 1 => match entry.iter().next().expect("there is one") {
+                (name, Json::Null) => (name, Map::new()),
+                (name, Json::Object(said)) => (name, said.clone().into_iter().filter(|(_, value)| !value.is_null()).collect()),
+                _ => return Err(wrong(&json!(entry))),
+            },
+            _ => return Err(wrong(entry)),
+        };
+        let spec = modifiers::find(name)?;
+        if found.iter().any(|other| std::ptr::eq(other.spec, spec)) {
+            return Err(Error::recipe(format!("the modifier {} is given twice: once is enough", spec.name)));
+        }
+        said.iter().try_for_each(|(name, value)| params::check(spec.name, spec.params, name, None, &[value]))?;
+        let params = Params::complete(spec.params, &[], &|name, _| said.get(name).cloned(), false)
+            .map_err(|e| Error::new(e.kind, format!("{}: {}", spec.name, e.message)))?;
+        if params.has("to") {
+            methods::find(params.text("to")).map_err(|e| Error::new(e.kind, format!("{}: {}", spec.name, e.message)))?;
+        }
+        found.push(Modifier { spec, params });
+    }
+    Ok(found)
+}
