@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
+import shlex
+from pathlib import Path
 
 import click
 import numpy as np
@@ -17,6 +20,7 @@ from mergecore.cli import key_value
 RNG = np.random.default_rng(3)
 BASE, A, B = (RNG.normal(size=(9, 6)).astype(np.float32) for _ in range(3))
 MERGE = ("merge", "a", "b", "--method", "task-arithmetic")
+DOCS = (Path(__file__).parent.parent / "docs/spectral.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -325,3 +329,17 @@ def test_python_merges_checkpoints_with_them(family, tmp_path):
         told["base"], paths[0], alpha=0.5, out=tmp_path / "rl", modifiers="boost"
     )
     assert rl.modifiers[0]["name"] == "boost"
+
+
+@pytest.mark.parametrize("recipe", re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL))
+def test_the_recipes_of_the_documentation_run(command, family, tmp_path, recipe):
+    (tmp_path / "mix.yml").write_text(recipe)
+    answer = command("run", "mix.yml", "out")
+    assert answer.status == 0, answer.err
+
+
+def test_the_commands_of_the_documentation_run(command, family):
+    (block,) = re.findall(r"```sh\n(.*?)```", DOCS, re.DOTALL)
+    for line in block.splitlines():
+        answer = command(*shlex.split(line, comments=True)[1:])
+        assert answer.status == 0, (line, answer.err)
