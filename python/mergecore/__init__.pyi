@@ -1,7 +1,7 @@
 """The public face of mergecore. Written by `make stubs`: do not edit."""
 
-from collections.abc import Sequence
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias, TypeVar
 
 from mergecore._mergecore import __version__ as __version__
 from mergecore.arrays import random_mask as random_mask
@@ -18,8 +18,10 @@ from mergecore.merging import merge as merge
 from mergecore.merging import run as run
 from mergecore.merging import verify as verify
 from mergecore.registry import Method as Method
+from mergecore.registry import Modifier as Modifier
 from mergecore.registry import Parameter as Parameter
 from mergecore.registry import methods as methods
+from mergecore.registry import modifiers as modifiers
 
 __all__ = [
     "MergeReport",
@@ -27,6 +29,7 @@ __all__ = [
     "Method",
     "ModelError",
     "ModelNotFoundError",
+    "Modifier",
     "OutputExistsError",
     "Parameter",
     "RecipeError",
@@ -46,6 +49,7 @@ __all__ = [
     "merge",
     "methods",
     "model_stock",
+    "modifiers",
     "multislerp",
     "nearswap",
     "nuslerp",
@@ -63,6 +67,7 @@ __all__ = [
 
 _HOMES: dict[str, str]
 _Tensors = TypeVar("_Tensors")  # an array, a tensor, or a dict of them
+_Modifiers: TypeAlias = str | Mapping[str, object] | Sequence[str | Mapping[str, object]]
 
 def linear(
     models: Sequence[_Tensors],
@@ -137,6 +142,7 @@ def nuslerp(
     weights: float | Sequence[float] | None = None,
     nuslerp_flatten: bool = True,
     nuslerp_row_wise: bool = False,
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -156,6 +162,8 @@ def nuslerp(
             itself.
         nuslerp_row_wise: Without nuslerp_flatten: vectors along the first axis, rather than the
             last.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them. Only with a base.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -175,6 +183,7 @@ def multislerp(
     weights: float | Sequence[float] | None = None,
     normalize_weights: bool = True,
     eps: float = 1e-08,
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -193,6 +202,8 @@ def multislerp(
             One value, or one a model.
         normalize_weights: Divide the weights by their sum.
         eps: Is added to each length before it divides; a mean direction shorter than this is none.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them. Only with a base.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -247,6 +258,7 @@ def task_arithmetic(
     weights: float | Sequence[float] | None = None,
     lambda_: float = 1.0,
     normalize: bool = False,
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -265,6 +277,8 @@ def task_arithmetic(
             One value, or one a model.
         lambda_: Scales the merged task vector before it is added.
         normalize: Divide by the sum of the weights.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -288,6 +302,7 @@ def ties(
     normalize: bool = True,
     rescale: Literal["inverse", "l1", "none"] | bool = "none",
     scope: Literal["tensor", "model"] = "tensor",
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -312,6 +327,8 @@ def ties(
             paper's), l1 restores the sum of magnitudes (mergekit's; true means this), none (or
             false) does nothing.
         scope: What a threshold is taken over: each tensor, or the whole model (the paper's).
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -334,6 +351,7 @@ def dare_linear(
     lambda_: float = 1.0,
     normalize: bool = False,
     rescale: Literal["inverse", "l1", "none"] | bool = "inverse",
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -356,6 +374,8 @@ def dare_linear(
         rescale: What makes up for the dropped elements: inverse divides by the density (the
             paper's), l1 restores the sum of magnitudes (mergekit's; true means this), none (or
             false) does nothing.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -379,6 +399,7 @@ def dare_ties(
     normalize: bool = False,
     rescale: Literal["inverse", "l1", "none"] | bool = "inverse",
     scope: Literal["tensor", "model"] = "tensor",
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -405,6 +426,8 @@ def dare_ties(
             false) does nothing.
         scope: What the sums of rescale: l1 and the sign of a zero sum are taken over: each tensor,
             or the whole model.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -428,6 +451,7 @@ def della(
     lambda_: float = 1.0,
     normalize: bool = True,
     rescale: Literal["inverse", "l1", "none"] | bool = "inverse",
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -453,6 +477,8 @@ def della(
         rescale: What makes up for the dropped elements: inverse divides each by its own probability
             (the paper's), l1 restores the sum of magnitudes (mergekit's; true means this), none (or
             false) does nothing.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -476,6 +502,7 @@ def della_linear(
     lambda_: float = 1.0,
     normalize: bool = False,
     rescale: Literal["inverse", "l1", "none"] | bool = "inverse",
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -501,6 +528,8 @@ def della_linear(
         rescale: What makes up for the dropped elements: inverse divides each by its own probability
             (the paper's), l1 restores the sum of magnitudes (mergekit's; true means this), none (or
             false) does nothing.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -524,6 +553,7 @@ def breadcrumbs(
     lambda_: float = 1.0,
     normalize: bool = False,
     rescale: Literal["inverse", "l1", "none"] | bool = "none",
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -549,6 +579,8 @@ def breadcrumbs(
         rescale: What makes up for the dropped elements: inverse divides by the density (the
             paper's), l1 restores the sum of magnitudes (mergekit's; true means this), none (or
             false) does nothing.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -572,6 +604,7 @@ def breadcrumbs_ties(
     lambda_: float = 1.0,
     normalize: bool = False,
     rescale: Literal["inverse", "l1", "none"] | bool = "none",
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -598,6 +631,8 @@ def breadcrumbs_ties(
         rescale: What makes up for the dropped elements: inverse divides by the density (the
             paper's), l1 restores the sum of magnitudes (mergekit's; true means this), none (or
             false) does nothing.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -617,6 +652,7 @@ def sce(
     onto: _Tensors | None = None,
     select_topk: float = 1.0,
     lambda_: float = 1.0,
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -635,6 +671,8 @@ def sce(
         select_topk: Fraction kept of the elements in which the models differ, those that differ
             most.
         lambda_: Scales the merged task vector before it is added.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -654,6 +692,7 @@ def model_stock(
     onto: _Tensors | None = None,
     filter_wise: bool = False,
     clamp: bool = True,
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -671,6 +710,8 @@ def model_stock(
         onto: What the merged change is added to; the base if None.
         filter_wise: A t for each row of a tensor, rather than for the whole of it.
         clamp: Keep t between 0 (the base) and 1 (the mean).
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -690,6 +731,7 @@ def ram(
     onto: _Tensors | None = None,
     epsilon: float = 1e-05,
     lambda_: float = 1.0,
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -706,6 +748,8 @@ def ram(
         onto: What the merged change is added to; the base if None.
         epsilon: A change of at most this counts as none.
         lambda_: Scales the merged task vector before it is added.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -727,6 +771,7 @@ def ramplus_tl(
     alpha: float = 0.2,
     epsilon: float = 1e-05,
     lambda_: float = 1.0,
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -746,6 +791,8 @@ def ramplus_tl(
         alpha: The largest ratio that counts.
         epsilon: A change of at most this counts as none.
         lambda_: Scales the merged task vector before it is added.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -765,6 +812,7 @@ def nearswap(
     onto: _Tensors | None = None,
     t: float = 0.0001,
     lambda_: float = 1.0,
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -782,6 +830,8 @@ def nearswap(
         t: How far an element may move: elements nearer than this are swapped, others move by this
             much.
         lambda_: Scales the merged task vector before it is added.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.
@@ -800,6 +850,7 @@ def arcee_fusion(
     *,
     onto: _Tensors | None = None,
     lambda_: float = 1.0,
+    modifiers: _Modifiers | None = None,
     dtype: object = None,
     name: str = "",
     seed: int = 42,
@@ -816,6 +867,8 @@ def arcee_fusion(
         base: What the models were fine-tuned from.
         onto: What the merged change is added to; the base if None.
         lambda_: Scales the merged task vector before it is added.
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
         name: The name of a bare array, of which random masks are made.
         seed: The seed of random masks.

@@ -16,6 +16,7 @@ __all__ = [
     "claim",
     "free_space",
     "merge_arrays",
+    "modifiers",
     "random_mask",
     "recipe_models",
     "registry",
@@ -26,6 +27,7 @@ __all__ = [
 __version__: str
 
 def registry() -> str: ...
+def modifiers() -> str: ...
 def recipe_models(recipe: str, from_file: bool = False) -> list[str]: ...
 def checkpoint(path: str, adapter: str | None = None) -> str: ...
 def verify(

@@ -19,14 +19,15 @@ _TARGET = Path(__file__).with_name("__init__.pyi")
 _HEAD = '''\
 """The public face of mergecore. Written by `make stubs`: do not edit."""
 
-from collections.abc import Sequence
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias, TypeVar
 
 '''
 
 _NAMES = """
 _HOMES: dict[str, str]
 _Tensors = TypeVar("_Tensors")  # an array, a tensor, or a dict of them
+_Modifiers: TypeAlias = str | Mapping[str, object] | Sequence[str | Mapping[str, object]]
 
 """
 
@@ -56,6 +57,7 @@ def _stub(method: Method) -> str:
             keywords = True
         default = "" if argument.default is Argument.empty else f" = {_literal(argument.default)}"
         annotation = argument.annotation.replace("Tensors", "_Tensors")
+        annotation = annotation.replace("Modifiers", "_Modifiers")
         lines.append(f"    {argument.name}: {annotation}{default},")
     doc = docstrings.docstring(method).replace("\n", "\n    ").replace("\n    \n", "\n\n")
     return "\n".join([*lines, ") -> _Tensors:", f'    r"""{doc}\n    """', "", ""])

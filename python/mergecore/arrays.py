@@ -75,6 +75,7 @@ def _merge(method: Method, given: Mapping[str, Any]) -> Any:
         raise TypeError(f"{method.name}: models is a list of arrays, tensors or dicts of them")
     base, onto = settings.pop("base", None), settings.pop("onto", None)
     name, dtype = settings.pop("name", ""), settings.pop("dtype", None)
+    modifiers = settings.pop("modifiers", None)
     inputs = {str(i): model for i, model in enumerate(models)}
     inputs |= {"base": base} if base is not None else {}
     inputs |= {"onto": onto} if onto is not None else {}
@@ -89,6 +90,7 @@ def _merge(method: Method, given: Mapping[str, Any]) -> Any:
         [str(i) for i in range(len(models))],
         "base" if base is not None else None,
         {k: v for k, v in settings.items() if k != "seed"},
+        modifiers=modifiers,
         seed=settings.get("seed", 42),
         onto="onto" if onto is not None else None,
         dtype=None if dtype is None else dtype_name(dtype),

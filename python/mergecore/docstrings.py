@@ -53,21 +53,39 @@ def _arguments(method: Method) -> Iterator[Argument]:
         yield Argument(
             parameter.keyword,
             keyword,
-            default=Argument.empty if parameter.default is None else default,
+            default=Argument.empty if parameter.is_required else default,
             annotation=_annotation(parameter),
         )
+    if method.takes_modifiers:
+        yield Argument("modifiers", keyword, default=None, annotation="Modifiers | None")
     yield Argument("dtype", keyword, default=None, annotation="object")
     yield Argument("name", keyword, default="", annotation="str")
     yield Argument("seed", keyword, default=42, annotation="int")
 
 
 def _annotation(parameter: Parameter) -> str:
+    words = f"Literal[{', '.join(map(_quoted, parameter.choices))}]"
     if parameter.kind == "choice":
-        words = ", ".join(f'"{choice}"' for choice in parameter.choices)
-        return f"Literal[{words}]" + (" | bool" if parameter.flags else "")
-    one = {"number": "float", "integer": "int", "bool": "bool"}[parameter.kind]
+        return words + (" | bool" if parameter.flags else "")
+    one = _TYPES[parameter.kind]
+    if parameter.kind == "number" and parameter.choices:
+        one += f" | {words}"
     several = f" | Sequence[{one}]" if parameter.per_model else ""
-    return one + several + (" | None" if parameter.default == "1/N" else "")
+    may_be_none = parameter.default == "1/N" or parameter.kind == "mapping"
+    return one + several + (" | None" if may_be_none else "")
+
+
+_TYPES = {
+    "number": "float",
+    "integer": "int",
+    "bool": "bool",
+    "method": "str",
+    "mapping": "Mapping[str, object]",
+}
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"'
 
 
 def _arguments_doc(method: Method) -> Iterator[tuple[str, str]]:
@@ -85,8 +103,15 @@ def _arguments_doc(method: Method) -> Iterator[tuple[str, str]]:
     elif method.base == "first":
         yield "base", "The first of the inputs, if given."
     for parameter in method.parameters:
+        text = _sentence(parameter.doc)
+        if parameter.kind == "number" and parameter.choices:
+            text += f" A float or {' or '.join(map(_quoted, parameter.choices))}."
         spread = " One value, or one a model." if parameter.per_model else ""
-        yield parameter.keyword, _sentence(parameter.doc) + spread
+        yield parameter.keyword, text + spread
+    if method.takes_modifiers:
+        only = "" if method.base == "required" else " Only with a base."
+        text = "What acts on the merged change, in order: names, or mappings of one name to its"
+        yield "modifiers", f"{text} parameters; or one of them.{only}"
     yield (
         "dtype",
         "The output's dtype; else that of the base, else of the first model.",

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from mergecore import _mergecore, chain, documents, recipe
 from mergecore.errors import RecipeError
 from mergecore.planning import Progress, prepare
-from mergecore.recipe import Recipe, Value
+from mergecore.recipe import Modifiers, Recipe, Value
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -28,6 +28,8 @@ class MergeReport:
     models: list[str]
     parameters: dict[str, Any]
     """The method's parameters as resolved; one that each model has for itself is a list."""
+    modifiers: list[dict[str, Any]]
+    """`{"name": ..., "parameters": {...}}` of each, in the order in which they acted."""
     tensors: int
     parameter_count: int
     bytes_read: int
@@ -69,6 +71,7 @@ def merge(
     seed: int = 42,
     tokenizer_source: PathLike | None = None,
     chat_template: str | None = None,
+    modifiers: Modifiers | None = None,
     threads: int | None = None,
     max_memory: int | None = None,
     shard_size: int | None = None,
@@ -95,6 +98,9 @@ def merge(
             aligned to this tokenizer, row by row of their embeddings and heads.
         chat_template: The output's instead of the donor's: a name (`"chatml"`), `"auto"` for the
             one that most models have, or a Jinja template.
+        modifiers: What acts on the merged change, in order: names or mappings of one name to its
+            parameters, like `["boost"]` or `[{"boost": {"beta": 0.2}}]`; `mergecore.modifiers()`
+            lists them. Only for methods that merge changes from a base.
         threads: How many threads work; all cores if None. The output's bytes do not depend on it.
         max_memory: The most memory to take, in bytes.
         shard_size: The size of an output shard, in bytes.
@@ -107,7 +113,7 @@ def merge(
         The report: parameters as resolved, sizes, time, peak memory, the norm of the change.
 
     Raises:
-        RecipeError: An unknown method or parameter, or a value out of its range.
+        RecipeError: An unknown method, modifier or parameter, or a value out of its range.
         ModelNotFoundError: A model is not to be had.
         ModelError: A model is malformed, or does not fit the others.
         OutputExistsError: `out` is there and `overwrite` is not set, or it is an input.
@@ -124,6 +130,7 @@ def merge(
         [os.fspath(model) for model in models],
         None if base is None else os.fspath(base),
         parameters,
+        modifiers,
         onto=None if onto is None else os.fspath(onto),
         donor=None if donor is None else os.fspath(donor),
         ignore=None if ignore is None else list(ignore),

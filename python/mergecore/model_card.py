@@ -20,8 +20,8 @@ def rendered(summary: Mapping[str, Any], out: Path) -> str:
     base, so that merges can be merged again without naming it; without either, all the models.
 
     Args:
-        summary: The plan's summary; `recipe`, `method`, `base` and `models` are read, and of
-            `documents` the same of the merges that it may name as models.
+        summary: The plan's summary; `recipe`, `method`, `modifiers`, `base` and `models` are read,
+            and of `documents` the same of the merges that it may name as models.
         out: Where the output will be.
     """
     documents = {document["name"]: document for document in summary.get("documents", ())}
@@ -40,7 +40,8 @@ def rendered(summary: Mapping[str, Any], out: Path) -> str:
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n"
         f"# {out.resolve().name}\n\n"
-        f"Made by mergecore with the method `{summary['method']}` from\n\n{listed}\n\n"
+        f"Made by mergecore with the method `{summary['method']}`{_modified(summary)} from\n\n"
+        f"{listed}\n\n"
         "`mergecore run mergecore_recipe.yml OUT` makes it again:\n\n"
         f"```yaml\n{as_run(summary, out)}```\n\n"
         "`mergecore.json` lists the inputs' fingerprints and the digests of these files; "
@@ -65,6 +66,11 @@ def seen_from(reference: str, out: Path, documents: Sequence[str] = ()) -> str:
     return each_part(
         reference, lambda part: part if part in documents else _part_seen_from(part, out)
     )
+
+
+def _modified(summary: Mapping[str, Any]) -> str:
+    names = [f"`{modifier['name']}`" for modifier in summary["modifiers"]]
+    return f", then {', '.join(names)}," if names else ""
 
 
 def _ancestors(

@@ -20,6 +20,8 @@ from mergecore.registry import Method, find, methods
 
 Recipe: TypeAlias = dict[str, Any]
 Value: TypeAlias = float | bool | str | Sequence[float] | Mapping[str, Any]
+Modifiers: TypeAlias = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
+"""Names, or mappings of one name to its parameters, in the order in which they act; or one."""
 
 SUFFIXES = (".yml", ".yaml", ".json")
 
@@ -29,6 +31,7 @@ def build(
     models: Sequence[str],
     base: str | None = None,
     parameters: Mapping[str, Value | None] | None = None,
+    modifiers: Modifiers | None = None,
     **keys: object,
 ) -> Recipe:
     """Spells a request as a recipe.
@@ -40,6 +43,7 @@ def build(
         parameters: The method's parameters by name or Python keyword. A parameter that each model
             may have for itself takes one value for all models, or a sequence with one a model. None
             leaves the registry's default.
+        modifiers: What acts on the merged change; one may stand for a list of one.
         **keys: Further keys of the recipe (`dtype`, `seed`, `onto`, ...); None leaves one out.
 
     Raises:
@@ -78,6 +82,9 @@ def build(
     recipe["models"] = [_entry(m, {n: v[i] for n, v in each.items()}) for i, m in enumerate(listed)]
     if shared:
         recipe["parameters"] = shared
+    if modifiers:
+        alone = isinstance(modifiers, str | Mapping)
+        recipe["modifiers"] = [modifiers] if alone else modifiers
     recipe.update((key, value) for key, value in keys.items() if value is not None)
     return recipe
 
@@ -177,6 +184,17 @@ def models_of(recipe: Recipe) -> list[str]:
     entries = [entry for entries in lists if isinstance(entries, list) for entry in entries]
     named = [entry.get("model") if isinstance(entry, dict) else entry for entry in entries]
     return list(dict.fromkeys(reference for reference in named if isinstance(reference, str)))
+
+
+def modifiers_of(recipe: Recipe) -> list[dict[str, Any]]:
+    """The modifiers of a recipe that the engine has accepted, each with what it is told."""
+    entries = recipe.get("modifiers") or []
+    told = [{entry: None} if isinstance(entry, str) else entry for entry in entries]
+    return [
+        {"name": name.replace("-", "_"), "parameters": parameters or {}}
+        for entry in told
+        for name, parameters in entry.items()
+    ]
 
 
 def references_of(recipe: Recipe) -> list[str]:

@@ -1,6 +1,6 @@
-"""Which merge methods are there, and which parameters does each take?
+"""Which merge methods and modifiers are there, and which parameters does each take?
 
-The engine's registry is the only list of methods; this file reads it once and gives it types.
+The engine's registries are the only lists of them; this file reads them once and gives them types.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from mergecore.errors import RecipeError
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a merge method, as the registry declares it."""
+    """One parameter of a merge method or a modifier, as the registry declares it."""
 
     name: str
     per_model: bool
     """Whether each model may have its own value; one value then stands for all."""
-    kind: Literal["number", "integer", "bool", "choice"]
+    kind: Literal["number", "integer", "bool", "choice", "method", "mapping"]
     choices: tuple[str, ...]
-    """The words a `choice` takes; empty for the other kinds."""
+    """The words a `choice` takes, the methods that a `method` may name, and the words that may
+    stand instead of a `number`; empty if there are none."""
     flags: bool
     """Whether a `choice` takes true and false too, as mergekit's recipes say them."""
     default: float | bool | str | None
-    """The value if it is left out; `"1/N"` is an equal share a model; None must be given."""
+    """The value if it is left out; `"1/N"` is an equal share a model; None must be given, but for
+    a `mapping`, which then is empty."""
     file_default: float | bool | str | None
     """The value if a recipe file leaves it out, where mergekit's differs; else None."""
     minimum: float | None
@@ -38,6 +40,11 @@ class Parameter:
     def keyword(self) -> str:
         """Its name as an argument of a Python function: `weights`, `lambda_`, else its own."""
         return {"weight": "weights", "lambda": "lambda_"}.get(self.name, self.name)
+
+    @property
+    def is_required(self) -> bool:
+        """Whether it must be given."""
+        return self.default is None and self.kind != "mapping"
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,26 @@ class Method:
     parameters: tuple[Parameter, ...]
     laws: dict[str, Any] = field(hash=False)
 
+    @property
+    def takes_modifiers(self) -> bool:
+        """Whether it can merge task vectors, which is what modifiers change."""
+        return self.base in ("required", "optional")
+
     def parameter(self, name: str) -> Parameter | None:
         """The parameter of that name or Python keyword, or None."""
         return next((p for p in self.parameters if name in (p.name, p.keyword)), None)
+
+
+@dataclass(frozen=True)
+class Modifier:
+    """What acts on the change that a method has merged, as the registry declares it."""
+
+    name: str
+    summary: str
+    formula: str
+    paper: str
+    cost: str
+    parameters: tuple[Parameter, ...]
 
 
 @cache
@@ -70,17 +94,45 @@ def methods() -> dict[str, Method]:
     return {entry["name"]: _method(entry) for entry in json.loads(registry())}
 
 
+@cache
+def modifiers() -> dict[str, Modifier]:
+    """Every registered modifier by name, in the registry's order."""
+    from mergecore import _mergecore
+
+    return {entry["name"]: _modifier(entry) for entry in json.loads(_mergecore.modifiers())}
+
+
 def find(name: str) -> Method:
     """The method called `name`; hyphens and underscores, capitals and small letters are the same.
 
     Raises:
         RecipeError: No method has that name; the message offers the nearest.
     """
-    wanted = name.strip().lower().replace("-", "_")
+    wanted = _normal(name)
     if wanted in methods():
         return methods()[wanted]
+    if wanted in modifiers():
+        raise RecipeError(
+            f"{wanted} is a modifier, which goes with a method: --method NAME --modifier {wanted}"
+        )
     raise RecipeError(
         f'unknown merge method "{name}"{did_you_mean(wanted, methods())}'
+        " (`mergecore methods` lists them)"
+    )
+
+
+def find_any(name: str) -> Method | Modifier:
+    """The method or modifier called `name`, with the licence that `find` gives.
+
+    Raises:
+        RecipeError: Neither has that name; the message offers the nearest of both.
+    """
+    known: dict[str, Method | Modifier] = {**methods(), **modifiers()}
+    wanted = _normal(name)
+    if wanted in known:
+        return known[wanted]
+    raise RecipeError(
+        f'unknown merge method or modifier "{name}"{did_you_mean(wanted, known)}'
         " (`mergecore methods` lists them)"
     )
 
@@ -89,6 +141,10 @@ def did_you_mean(given: str, known: Any) -> str:
     """`; did you mean "x"?` for the name in `known` nearest to `given`, or nothing."""
     near = get_close_matches(given, list(known), n=1, cutoff=0.55)
     return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def _normal(name: str) -> str:
+    return name.strip().lower().replace("-", "_")
 
 
 def _method(entry: dict[str, Any]) -> Method:
@@ -106,6 +162,17 @@ def _method(entry: dict[str, Any]) -> Method:
     )
 
 
+def _modifier(entry: dict[str, Any]) -> Modifier:
+    return Modifier(
+        name=entry["name"],
+        summary=entry["summary"],
+        formula=entry["formula"],
+        paper=entry["paper"],
+        cost=entry["cost"],
+        parameters=tuple(_parameter(p) for p in entry["params"]),
+    )
+
+
 def _parameter(entry: dict[str, Any]) -> Parameter:
     return Parameter(
         name=entry["name"],
@@ -113,7 +180,7 @@ def _parameter(entry: dict[str, Any]) -> Parameter:
         kind=entry["kind"],
         choices=tuple(entry.get("choices") or ()),
         flags=bool(entry.get("flags")),
-        default=entry["default"],
+        default=None if entry["kind"] == "mapping" else entry["default"],
         file_default=entry.get("file_default"),
         minimum=entry.get("min"),
         maximum=entry.get("max"),

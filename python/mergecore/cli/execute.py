@@ -115,9 +115,9 @@ def default_out(models: Sequence[str], ending: str) -> str:
 
 def request_facts(said: Mapping[str, Any]) -> list[tuple[str, object]]:
     """What was asked for, as it was understood."""
-    values = ", ".join(f"{name} {value_text(v)}" for name, v in said["parameters"].items())
+    values = _values_text(said["parameters"])
     return [
-        ("method", said["method"]),
+        ("method", " + ".join([said["method"], *map(_modifier_text, said["modifiers"])])),
         ("base", said["base"]),
         ("models", ", ".join(said["models"])),
         ("with", values or None),
@@ -131,6 +131,8 @@ def value_text(value: object) -> str:
         return f"{value_text(value[0])} each"
     if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
         return "; ".join(map(value_text, value))
+    if isinstance(value, dict) and "value" not in value:
+        return "(" + _values_text(value) + ")"
     if isinstance(value, dict):
         return f"{value_text(value.get('value'))} where {value.get('filter') or 'nothing else'}"
     if isinstance(value, list):
@@ -165,4 +167,15 @@ def _sources(step: Mapping[str, Any]) -> str:
 def _parameters(step: Mapping[str, Any]) -> str:
     if step["parameters"] is None:
         return "copied"
-    return ", ".join(f"{name} {value_text(value)}" for name, value in step["parameters"].items())
+    return _values_text(step["parameters"])
+
+
+def _values_text(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value_text(value)}" for name, value in values.items())
+
+
+def _modifier_text(modifier: Mapping[str, Any]) -> str:
+    """`boost (beta 0.2, matrices projections)`; what is empty or null says nothing."""
+    name: str = modifier["name"]
+    told = {key: value for key, value in modifier["parameters"].items() if value not in (None, {})}
+    return f"{name} ({_values_text(told)})" if told else name

@@ -29,6 +29,7 @@ def merge(
     density: tuple[float, ...],
     lambda_: tuple[float, ...],
     settings: dict[str, Any],
+    modifiers: list[Any],
     tokenizer_source: str | None,
     chat_template: str | None,
     donor: str | None,
@@ -46,6 +47,7 @@ def merge(
     \b
     mergecore merge a b --method dare-ties
     mergecore merge a b --method ties --base base --density 0.3 --weight 0.7 --weight 0.3
+    mergecore merge a b --method ties --modifier boost:beta=0.2
     """
     known = registry.find(method)
     request = recipe.build(
@@ -53,6 +55,7 @@ def merge(
         models,
         base,
         options.given_parameters(weight, density, lambda_, settings),
+        modifiers,
         donor=donor,
         ignore=list(ignore) or None,
         dtype=dtype,

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from mergecore.cli import key_value
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
@@ -44,25 +46,13 @@ def _size(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int
 def _settings(
     _ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
 ) -> dict[str, Any]:
-    """`a.b=1` as `{"a": {"b": 1}}`; values are YAML; a key given twice is refused."""
-    import yaml
+    return key_value.settings(given)
 
-    result: dict[str, Any] = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise click.BadParameter(f"{text!r} is not KEY=VALUE")
-        *path, last = key.strip().split(".")
-        place: Any = result
-        for part in path:
-            place = place.setdefault(part, {}) if isinstance(place, dict) else place
-        if not isinstance(place, dict) or last in place:
-            raise click.BadParameter(f"{key} is given twice")
-        try:
-            place[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise click.BadParameter(f"the value of {key} is no YAML: {value}") from error
-    return result
+
+def _modifiers(
+    _ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
+) -> list[str | dict[str, Any]]:
+    return [key_value.modifier(text) for text in given]
 
 
 def _cpu_only(_ctx: click.Context, _param: click.Parameter, device: str) -> str:
@@ -154,7 +144,7 @@ def tokens(command: _Function) -> Callable[..., Any]:
 
 
 def parameters(command: _Function) -> Callable[..., Any]:
-    """Adds the options for a method's parameters."""
+    """Adds the options for a method's parameters, and for its modifiers."""
     return _decorated(
         command,
         (
@@ -168,6 +158,14 @@ def parameters(command: _Function) -> Callable[..., Any]:
                 metavar="KEY=VALUE",
                 callback=_settings,
                 help="Any other parameter, like rescale=l1 or scope=model",
+            ),
+            click.option(
+                "--modifier",
+                "modifiers",
+                multiple=True,
+                metavar="NAME:KEY=VALUE,...",
+                callback=_modifiers,
+                help="What acts on the merged change, like boost or boost:beta=0.2; in order",
             ),
         ),
     )

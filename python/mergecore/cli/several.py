@@ -82,6 +82,7 @@ def _as_written(request: recipe.Recipe) -> dict[str, Any]:
         "base": request.get("base_model"),
         "models": recipe.models_of(request),
         "parameters": request.get("parameters") or {},
+        "modifiers": recipe.modifiers_of(request),
         "dtype": request.get("out_dtype") or request.get("dtype"),
         "seed": request.get("seed"),
     }
