@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::kernels::blend;
 use crate::kernels::spectral::matrix::Matrix;
 use crate::kernels::spectral::reshape::Account;
-use crate::kernels::spectral::spectrum::Tolerance;
-use crate::kernels::spectral::stack::{self, Stack};
+use crate::kernels::spectral::spectrum::{self, Tolerance};
+use crate::kernels::spectral::stack::{self, Floor, Stack};
 use crate::kernels::spectral::workers::Workers;
 use crate::matrices::{self, Shape, Solve, Spectral, TaskVectors, Which, MATRICES, RANK_TOL};
 use crate::params::{Default, Kind, Param, Params, LAMBDA, PLAIN, SUMMED};
@@ -90,13 +90,16 @@ impl<R: Real> Solve<R> for IsoCts {
         let own = self.own(last.short);
         let common = last.short - models * own;
         let mut stack = Stack::like(&last);
-        stack.push(&last, common, self.tolerance, vectors.noise(&self.weight), workers)?;
+        // Rounding has moved the common directions, too: what it makes of the sum is in what is left of each task vector.
+        let floor = Floor { tolerance: self.tolerance, noise: vectors.noise(&self.weight), largest: 0.0 };
+        stack.push(&last, common, floor, workers)?;
         for model in (0..models).filter(|_| own > 0) {
             drop(std::mem::replace(&mut last, Matrix::new(0, 0, Vec::new())));
-            let alone = matrices::alone(&self.weight, model);
-            last = vectors.sum(&alone)?;
+            last = vectors.sum(&matrices::alone(&self.weight, model))?;
+            // What is left of a task vector that lies in the common space is rounding, however large beside itself.
+            let largest = spectrum::largest(&last, workers)?;
             stack.leave_out(&mut last, common, workers)?;
-            stack.push(&last, own, self.tolerance, vectors.noise(&alone), workers)?;
+            stack.push(&last, own, Floor { largest, ..floor }, workers)?;
         }
         let mean = stack.sigma.iter().sum::<f64>() / last.short.max(1) as f64;
         let account = stack.merge(&mut last, Some(mean), self.tolerance, workers)?;

@@ -12,7 +12,7 @@ use crate::kernels::blend;
 use crate::kernels::spectral::matrix::Matrix;
 use crate::kernels::spectral::reshape::Account;
 use crate::kernels::spectral::spectrum::Tolerance;
-use crate::kernels::spectral::stack::{self, Stack};
+use crate::kernels::spectral::stack::{self, Floor, Stack};
 use crate::kernels::spectral::workers::Workers;
 use crate::matrices::{self, Shape, Solve, Spectral, TaskVectors, Which, MATRICES, RANK_TOL};
 use crate::params::{Params, LAMBDA, SUMMED};
@@ -64,7 +64,8 @@ impl<R: Real> Solve<R> for Tsv {
             let alone = matrices::alone(&self.weight, model);
             let delta = vectors.sum(&alone)?;
             let stack = stack.get_or_insert_with(|| Stack::like(&delta));
-            stack.push(&delta, delta.short / self.weight.len(), self.tolerance, vectors.noise(&alone), workers)?;
+            let floor = Floor { tolerance: self.tolerance, noise: vectors.noise(&alone), largest: 0.0 };
+            stack.push(&delta, delta.short / self.weight.len(), floor, workers)?;
             last = Some(delta);
         }
         let (stack, mut out) = stack.zip(last).expect("there is a model");

@@ -243,7 +243,7 @@ struct Vectors<'v, R> {
     workers: &'v Workers<'v>,
     unit: &'v Unit,
     part: &'v Part,
-    /// Σ θ₀², once the base was read.
+    /// The longest row and the longest column of the base added, once it was read.
     base: Option<f64>,
     arithmetic: std::marker::PhantomData<R>,
 }
@@ -257,10 +257,10 @@ impl<'v, R: Seat> Vectors<'v, R> {
         Vectors { reader: &whole.reader, workers: whole.workers, unit, part, base: None, arithmetic: std::marker::PhantomData }
     }
 
-    /// Reads Σ wᵢδᵢ of some rows of the part into `out`; gives Σ θ₀² of them.
-    fn read(&self, rows: std::ops::Range<usize>, weights: &[f64], desk: &mut Desk<R>, out: &mut Vec<R>) -> Result<f64> {
+    /// Reads Σ wᵢδᵢ of some rows of the part into `out`; gives the base's lengths.
+    fn read(&self, rows: std::ops::Range<usize>, weights: &[f64], desk: &mut Desk<R>, out: &mut Vec<R>) -> Result<Lengths> {
         let (part, width) = (self.part, self.part.width);
-        let mut squares = Vec::new();
+        let mut lengths = Lengths { row: 0.0, columns: vec![0.0; part.columns.len()] };
         let mut sum = Vec::new();
         let mut row_number = rows.start;
         while row_number < rows.end {
@@ -271,20 +271,27 @@ impl<'v, R: Seat> Vectors<'v, R> {
                 count += 1;
             }
             let start = self.unit.elements.start + (first * width) as u64;
-            squares.push(self.sum_of(start, count * width, weights, desk, &mut sum)?);
-            for row in sum.chunks_exact(width) {
-                (0..part.columns.groups).for_each(|group| {
+            self.sum_of(start, count * width, weights, desk, &mut sum)?;
+            for (row, base) in sum.chunks_exact(width).zip(desk.base.chunks_exact(width)) {
+                let mut square = 0.0;
+                for group in 0..part.columns.groups {
                     let from = part.columns.start + group * part.columns.stride;
                     out.extend(row[from..from + part.columns.count].iter().map(|x| R::of(*x)));
-                });
+                    let columns = &mut lengths.columns[group * part.columns.count..][..part.columns.count];
+                    for (column, x) in columns.iter_mut().zip(&base[from..from + part.columns.count]) {
+                        *column += x.f64() * x.f64();
+                        square += x.f64() * x.f64();
+                    }
+                }
+                lengths.row = square.max(lengths.row);
             }
             row_number += count;
         }
-        Ok(angle::tree(&squares))
+        Ok(lengths)
     }
 
-    /// Σ wᵢδᵢ of elements side by side, in f64; gives Σ θ₀².
-    fn sum_of(&self, start: u64, count: usize, weights: &[f64], desk: &mut Desk<R>, sum: &mut Vec<f64>) -> Result<f64> {
+    /// Σ wᵢδᵢ of elements side by side, in f64; their base stays on the desk.
+    fn sum_of(&self, start: u64, count: usize, weights: &[f64], desk: &mut Desk<R>, sum: &mut Vec<f64>) -> Result<()> {
         let Desk { raw, base, onto, .. } = desk;
         sum.clear();
         sum.resize(count, 0.0);
@@ -297,7 +304,7 @@ impl<'v, R: Seat> Vectors<'v, R> {
             self.check_finite(1 + model, unfinite)?;
             sum.iter_mut().zip(&*onto).for_each(|(sum, x)| *sum += weight * x.f64());
         }
-        Ok(angle::dot(base, base))
+        Ok(())
     }
 
     fn check_finite(&self, source: usize, [nan, infinite]: [u64; 2]) -> Result<()> {
@@ -318,17 +325,20 @@ impl<'v, R: Seat> Vectors<'v, R> {
         Ok(self.noise(weights))
     }
 
-    /// Reads all rows, some at a time; gives Σ θ₀².
+    /// Reads all rows, some at a time; gives the length of the base's longest row, and that of its longest column, added.
     fn each(&self, weights: &[f64], take: &(dyn Fn(usize, Vec<R>) + Sync)) -> Result<f64> {
         let rows = (CHUNK / self.part.width.max(1)).max(1);
-        let squares = self.workers.each(self.part.rows.len().div_ceil(rows), |chunk| {
+        let lengths = self.workers.each(self.part.rows.len().div_ceil(rows), |chunk| {
             let span = chunk * rows..((chunk + 1) * rows).min(self.part.rows.len());
             let (mut desk, mut out) = (Desk::default(), Vec::with_capacity(span.len() * self.part.columns.len()));
-            let square = self.read(span.clone(), weights, &mut desk, &mut out)?;
+            let lengths = self.read(span.clone(), weights, &mut desk, &mut out)?;
             take(span.start * self.part.columns.len(), out);
-            Ok(square)
+            Ok(lengths)
         })?;
-        Ok(angle::tree(&squares))
+        let row = lengths.iter().map(|lengths| lengths.row).fold(0.0, f64::max);
+        let mut columns = vec![0.0; self.part.columns.len()];
+        lengths.iter().for_each(|some| columns.iter_mut().zip(&some.columns).for_each(|(sum, x)| *sum += x));
+        Ok(row.sqrt() + columns.into_iter().fold(0.0, f64::max).sqrt())
     }
 }
 
@@ -344,20 +354,25 @@ impl<R: Seat> TaskVectors<R> for Vectors<'_, R> {
     }
 
     fn noise(&self, weights: &[f64]) -> f64 {
-        // Rounding errors are as good as independent, of this share of the base's root mean square in each model (measured; it is 2^-9 in
-        // bf16 over √12 and the mean distance of a number from its power of two).
+        // Rounding errors are as good as independent, each of this share of its number (measured; in bf16 it is 2^-8 / √12, and the mean
+        // distance of a number from its power of two). The largest singular value of such a matrix is that of its longest row and its
+        // longest column, added; the mean of all, rms (√m + √n), is too low where rows or columns differ in size (3.4 times, for columns
+        // of which 8 are ten times as large).
         let share = |dtype: Dtype| match dtype {
             Dtype::BF16 => (-9.2f64).exp2(),
             Dtype::F16 => (-12.2f64).exp2(),
             Dtype::F32 => (-25.2f64).exp2(),
             _ => (-54.2f64).exp2(),
         };
-        let elements = (self.part.rows.len() * self.part.width).max(1) as f64;
-        let rms = (self.base.unwrap_or(0.0) / elements).sqrt();
         let models = self.reader.inputs.iter().zip(weights).map(|(tensor, weight)| (weight * share(tensor.read_as())).powi(2));
-        let sides = (self.part.rows.len() as f64).sqrt() + (self.part.columns.len() as f64).sqrt();
-        rms * models.sum::<f64>().sqrt() * sides
+        self.base.unwrap_or(0.0) * models.sum::<f64>().sqrt()
     }
+}
+
+/// How long the rows and columns of some of a base are: the square of the longest row, and of each column.
+struct Lengths {
+    row: f64,
+    columns: Vec<f64>,
 }
 
 /// Bytes that a tensor takes while it is merged whole: the unit, and what its largest matrix needs.

@@ -158,6 +158,24 @@ pub fn rank(sigma: &[f64], floor: f64) -> usize {
     sigma.partition_point(|x| *x >= floor && *x > 0.0)
 }
 
+/// The largest singular value, nearly: by the power method on a few vectors, from below.
+pub fn largest<R: Real>(a: &Matrix<R>, workers: &Workers) -> Result<f64> {
+    const STEPS: usize = 12;
+    let mut x = probes(a.short);
+    let mut most = 0.0;
+    for _ in 0..STEPS {
+        // Each to length 1: squares of lengths would soon be no numbers.
+        let lengths: Vec<f64> = (0..x.columns).map(|j| angle::dot(x.column(j), x.column(j)).sqrt()).collect();
+        if lengths.iter().any(|length| *length == 0.0) {
+            return Ok(most);
+        }
+        let back = a.transposed_times(&x.scaled(&lengths.iter().map(|length| 1.0 / length).collect::<Vec<_>>()), workers)?;
+        most = (0..back.columns).map(|j| angle::dot(back.column(j), back.column(j)).sqrt()).fold(0.0, f64::max);
+        x = a.times(&back, workers)?;
+    }
+    Ok(most)
+}
+
 /// Eigenvalues from the largest on, and their vectors, of a symmetric matrix.
 fn eigen(gram: Dense, parallel: bool, workers: &Workers) -> Result<(Vec<f64>, Dense)> {
     let n = gram.rows;

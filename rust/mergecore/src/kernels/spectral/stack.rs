@@ -19,6 +19,16 @@ pub struct Stack<R> {
     account: Option<Account>,
 }
 
+/// What is no direction of a matrix.
+#[derive(Debug, Clone, Copy)]
+pub struct Floor {
+    pub tolerance: Tolerance,
+    /// The largest singular value that rounding makes.
+    pub noise: f64,
+    /// The largest singular value of the matrix that this one is a part of; 0 where it is none.
+    pub largest: f64,
+}
+
 impl<R: Real> Stack<R> {
     /// An empty stack for matrices like this.
     pub fn like(a: &Matrix<R>) -> Self {
@@ -26,10 +36,10 @@ impl<R: Real> Stack<R> {
     }
 
     /// Adds a matrix's first `count` triplets; those below the floor as zeros.
-    pub fn push(&mut self, a: &Matrix<R>, count: usize, tolerance: Tolerance, noise: f64, workers: &Workers) -> Result<()> {
-        let floor = |sigma: &[f64]| tolerance.floor(sigma.first().copied().unwrap_or(0.0), noise);
-        let spectrum = Spectrum::of(a, &|sigma| rank(sigma, floor(sigma)).min(count), workers)?;
-        let account = Account::of(&spectrum, noise, floor(&spectrum.sigma));
+    pub fn push(&mut self, a: &Matrix<R>, count: usize, floor: Floor, workers: &Workers) -> Result<()> {
+        let least = |sigma: &[f64]| floor.tolerance.floor(sigma.first().copied().unwrap_or(0.0).max(floor.largest), floor.noise);
+        let spectrum = Spectrum::of(a, &|sigma| rank(sigma, least(sigma)).min(count), workers)?;
+        let account = Account::of(&spectrum, floor.noise, least(&spectrum.sigma));
         let kept = account.rank.min(count);
         let first = self.sigma.len();
         for j in 0..kept {
