@@ -23,7 +23,7 @@ pub const SPEC: Spec = Spec {
               A = Σ wᵢδᵢ;  Uᵢ, Vᵢ: the first k of (I − U_c U_cᵀ) wᵢδᵢ;  k = round((r − int(f r)) / N), c = r − N k, r = min(m, n);  \
               tensors that are no matrices: λ A / N",
     paper: "Marczak et al., No Task Left Behind: Isotropic Model Merging with Common and Task-Specific Subspaces, ICML 2025, arXiv:2502.04959",
-    cost: "an m × n matrix, m ≤ n, in memory twice, and eight of m × m in f64; about (N + 4)(3m²n + 9m³) operations in f64 for each",
+    cost: "an m × n matrix, m ≤ n, in memory once and once in f64, and eight of m × m in f64; about (N + 4)(3m²n + 9m³) operations in f64 for each",
     base: Base::Required,
     models: (1, usize::MAX),
     params: &[
@@ -89,7 +89,7 @@ impl<R: Real> Solve<R> for IsoCts {
         let mut last = vectors.sum(&self.weight)?;
         let own = self.own(last.short);
         let common = last.short - models * own;
-        let mut stack = Stack::like(&last);
+        let mut stack = Stack::<f64>::like(&last);
         // Rounding has moved the common directions, too: what it makes of the sum is in what is left of each task vector.
         let floor = Floor { tolerance: self.tolerance, noise: vectors.noise(&self.weight), largest: 0.0 };
         stack.push(&last, common, floor, workers)?;
@@ -113,6 +113,6 @@ impl Spectral for IsoCts {
     }
 
     fn bytes(&self, shape: Shape, threads: u64) -> u64 {
-        2 * shape.bytes() + stack::bytes(shape.short(), threads) + 8 * shape.short() * shape.short()
+        shape.bytes() + 8 * shape.rows * shape.columns + stack::bytes(shape.short(), threads) + 8 * shape.short() * shape.short()
     }
 }

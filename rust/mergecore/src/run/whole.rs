@@ -69,7 +69,8 @@ where
                         let mut matrix = taken(&mut delta, part);
                         let noise = Vectors::new(self, unit, part).expected_noise(&weights(self.reader.bound))?;
                         if !matrix.largest().is_finite() {
-                            return Err(self.within(part, Error::run("its merged task vector holds NaN or infinite values, and has no singular values")));
+                            let source = self.writer.first_unfinite().map(|source| self.job().origins[source].model.as_str());
+                            return Err(self.within(part, unfinite(source.unwrap_or("its merged task vector"))));
                         }
                         let sizes = |sigma: &[f64], rank: usize| modifier.sizes(sigma, rank);
                         let account = reshape(&mut matrix, modifier.tolerance(), noise, &sizes, self.workers);
@@ -206,6 +207,13 @@ impl<R: Seat> Task<Desks> for WriteTask<'_, '_, R> {
     }
 }
 
+fn unfinite(model: &str) -> Error {
+    Error::run(format!(
+        "{model} holds NaN or infinite values there, and a matrix with them has no singular values: mend the model, or leave this tensor \
+         out of what is merged as matrices (a value \"none\" of matrices with a filter for it)"
+    ))
+}
+
 /// The weights with which a method sums task vectors, for what rounding adds to the sum.
 fn weights(bound: &Bound) -> Vec<f64> {
     match bound.params.has("weight") {
@@ -311,11 +319,7 @@ impl<'v, R: Seat> Vectors<'v, R> {
         if nan + infinite == 0 {
             return Ok(());
         }
-        let model = &self.reader.job.origins[source].model;
-        Err(Error::run(format!(
-            "{model} holds NaN or infinite values there, and a matrix with them has no singular values: mend the model, or merge this \
-             tensor by its elements (a value \"none\" of matrices with a filter for it)"
-        )))
+        Err(unfinite(&self.reader.job.origins[source].model))
     }
 
     /// What `noise` says, for matrices that were not read here.

@@ -78,6 +78,12 @@ impl<'a, R: Seat> Writer<'a, R> {
         }
     }
 
+    /// The first of the sources that holds NaN or infinities, by what is counted so far.
+    pub fn first_unfinite(&self) -> Option<usize> {
+        let counts = self.unfinite.lock().expect("no holder panics");
+        counts[1..].iter().position(|[nan, infinite]| nan + infinite > 0)
+    }
+
     /// The whole tensor is written.
     pub fn finished(&self, spectra: Vec<Spectrum>) -> Result<()> {
         let deltas = self.deltas.lock().expect("no holder panics");

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::RwLock;
 
-use super::product::{multiply, Dense, View};
+use super::product::{multiply, Dense, Lies, View};
 use super::workers::Workers;
 use crate::dtype::Real;
 use crate::error::Result;
@@ -15,7 +15,7 @@ use crate::error::Result;
 const BLOCK: usize = 256;
 const DEPTH: usize = 512;
 /// How much of the long axis is transformed at a time.
-const PANEL: usize = 256;
+const PANEL: usize = 512;
 
 /// `short` × `long` numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,10 +27,10 @@ pub struct Matrix<R> {
     pub values: Vec<R>,
 }
 
-/// Wp, on this thread alone.
-fn product_of(w: View, piece: &Piece) -> Vec<f64> {
+/// Wp, which lies as `flipped` has it; on this thread alone.
+fn product_of(w: View, piece: &Piece, flipped: bool) -> Vec<f64> {
     let mut out = vec![0.0; w.rows() * piece.long];
-    multiply(&mut out, w, piece.view(), false);
+    multiply(&mut out, if flipped { Lies::ByColumn } else { Lies::ByRow }, w, piece.view(), false);
     out
 }
 
@@ -56,9 +56,9 @@ impl<R: Real> Matrix<R> {
         Matrix { short: rows.min(columns), long: rows.max(columns), flipped: rows > columns, values }
     }
 
-    /// Of this shape and orientation, with `short` rows along the short axis.
-    pub fn like(&self, short: usize) -> Self {
-        Matrix { short, long: self.long, flipped: self.flipped, values: vec![R::ZERO; short * self.long] }
+    /// Zeros, of this shape and orientation.
+    pub fn zeros_like<S: Real>(&self) -> Matrix<S> {
+        Matrix { short: self.short, long: self.long, flipped: self.flipped, values: vec![S::ZERO; self.values.len()] }
     }
 
     /// Its first vectors along the long axis, as a matrix of their own.
@@ -121,11 +121,11 @@ impl<R: Real> Matrix<R> {
                 let mut a = self.piece(span(i), long.clone());
                 a.values.iter_mut().for_each(|x| *x *= scale);
                 if i == j {
-                    multiply(&mut out, a.view(), a.view().transposed(), true);
+                    multiply(&mut out, Lies::ByColumn, a.view(), a.view().transposed(), true);
                 } else {
                     let mut b = self.piece(span(j), long);
                     b.values.iter_mut().for_each(|x| *x *= scale);
-                    multiply(&mut out, a.view(), b.view().transposed(), true);
+                    multiply(&mut out, Lies::ByColumn, a.view(), b.view().transposed(), true);
                 }
             }
             Ok(out)
@@ -145,7 +145,7 @@ impl<R: Real> Matrix<R> {
     }
 
     /// The dot products of this matrix's vectors along the long axis with the first of another's, ABᵀ.
-    pub fn dots(&self, other: &Matrix<R>, count: usize, workers: &Workers) -> Result<Dense> {
+    pub fn dots<S: Real>(&self, other: &Matrix<S>, count: usize, workers: &Workers) -> Result<Dense> {
         let panels = workers.each(count.div_ceil(BLOCK), |block| {
             let span = block * BLOCK..((block + 1) * BLOCK).min(count);
             let mut out = vec![0.0; self.short * span.len()];
@@ -153,29 +153,31 @@ impl<R: Real> Matrix<R> {
                 workers.check_cancelled()?;
                 let long = start..(start + DEPTH).min(self.long);
                 let (a, b) = (self.piece(0..self.short, long.clone()), other.piece(span.clone(), long));
-                multiply(&mut out, a.view(), b.view().transposed(), true);
+                multiply(&mut out, Lies::ByColumn, a.view(), b.view().transposed(), true);
             }
             Ok(out)
         })?;
         Ok(Dense { rows: self.short, columns: count, values: panels.concat() })
     }
 
-    /// The vectors along the long axis, from `first` on, ← those of WA; of this matrix itself where there is no other.
-    pub fn compose(&mut self, first: usize, w: View, a: Option<&Matrix<R>>, workers: &Workers) -> Result<()> {
-        self.rewrite(first..first + w.rows(), workers, &|own, long| {
-            let a = a.unwrap_or(own);
-            product_of(w, &a.piece(0..a.short, long))
-        })
+    /// A ← WA
+    pub fn transform(&mut self, w: View, workers: &Workers) -> Result<()> {
+        let flipped = self.flipped;
+        self.rewrite(0..w.rows(), workers, &|own, _| product_of(w, &own, flipped))
+    }
+
+    /// The vectors along the long axis, from `first` on, ← those of WB.
+    pub fn compose<S: Real>(&mut self, first: usize, w: View, b: &Matrix<S>, workers: &Workers) -> Result<()> {
+        let flipped = self.flipped;
+        self.rewrite(first..first + w.rows(), workers, &|_, long| product_of(w, &b.piece(0..b.short, long), flipped))
     }
 
     /// A ← A − WB, of B's first vectors along the long axis, as many as W has columns.
-    pub fn subtract(&mut self, w: View, b: &Matrix<R>, workers: &Workers) -> Result<()> {
+    pub fn subtract<S: Real>(&mut self, w: View, b: &Matrix<S>, workers: &Workers) -> Result<()> {
+        let flipped = self.flipped;
         self.rewrite(0..self.short, workers, &|own, long| {
-            let mut out = product_of(w, &b.piece(0..w.columns(), long.clone()));
-            let (down, right) = own.steps();
-            let old = long.flat_map(|j| (0..own.short).map(move |i| own.values[i * down + j * right]));
-            out.iter_mut().zip(old).for_each(|(x, old)| *x = old.f64() - *x);
-            out
+            let product = product_of(w, &b.piece(0..w.columns(), long), flipped);
+            own.values.into_iter().zip(product).map(|(x, y)| x - y).collect()
         })
     }
 
@@ -183,43 +185,33 @@ impl<R: Real> Matrix<R> {
     pub fn rows_from(&self, w: View, long: Range<usize>, workers: &Workers) -> Result<Matrix<f64>> {
         let panels = workers.each(long.len().div_ceil(PANEL), |panel| {
             let start = long.start + panel * PANEL;
-            Ok(product_of(w, &self.piece(0..self.short, start..(start + PANEL).min(long.end))))
+            Ok(product_of(w, &self.piece(0..self.short, start..(start + PANEL).min(long.end)), true))
         })?;
         Ok(Matrix { short: w.rows(), long: long.len(), flipped: true, values: panels.concat() })
     }
 
-    /// Makes these vectors along the long axis anew, some of the axis at a time, from what `make` says of it: column by column.
-    fn rewrite(
-        &mut self,
-        short: Range<usize>,
-        workers: &Workers,
-        make: &(dyn Fn(&Self, Range<usize>) -> Vec<f64> + Sync),
-    ) -> Result<()> {
-        let long = self.long;
+    /// Makes these vectors along the long axis anew, some of the axis at a time, by `make` from what all vectors are there.
+    fn rewrite(&mut self, short: Range<usize>, workers: &Workers, make: &(dyn Fn(Piece, Range<usize>) -> Vec<f64> + Sync)) -> Result<()> {
+        let (all, long) = (0..self.short, self.long);
         let shared = RwLock::new(self);
         let done = workers.each(long.div_ceil(PANEL), |panel| {
             let span = panel * PANEL..((panel + 1) * PANEL).min(long);
-            let made = make(&shared.read().expect("no holder panics"), span.clone());
+            // The lock is held while numbers are copied, not while they are multiplied.
+            let piece = shared.read().expect("no holder panics").piece(all.clone(), span.clone());
+            let made = make(piece, span.clone());
             shared.write().expect("no holder panics").put(short.clone(), span, &made);
             Ok(())
         });
         done.map(drop)
     }
 
-    /// The elements ← these, which lie column by column.
+    /// The elements ← these, which lie as the matrix does.
     fn put(&mut self, short: Range<usize>, long: Range<usize>, values: &[f64]) {
         let (down, right) = self.steps();
-        let rows = short.len();
-        if self.flipped {
-            for (column, j) in values.chunks_exact(rows.max(1)).zip(long) {
-                let line = &mut self.values[j * right + short.start..j * right + short.end];
-                line.iter_mut().zip(column).for_each(|(x, value)| *x = R::of(*value));
-            }
-        } else {
-            for (r, i) in short.enumerate() {
-                let line = &mut self.values[i * down + long.start..i * down + long.end];
-                line.iter_mut().enumerate().for_each(|(c, x)| *x = R::of(values[c * rows + r]));
-            }
+        let (lines, step, side) = if self.flipped { (long, right, short) } else { (short, down, long) };
+        for (line, values) in lines.zip(values.chunks_exact(side.len().max(1))) {
+            let line = &mut self.values[line * step + side.start..line * step + side.end];
+            line.iter_mut().zip(values).for_each(|(x, value)| *x = R::of(*value));
         }
     }
 
@@ -231,7 +223,7 @@ impl<R: Real> Matrix<R> {
             for start in (0..self.long).step_by(DEPTH) {
                 let long = start..(start + DEPTH).min(self.long);
                 let piece = self.piece(span.clone(), long.clone());
-                multiply(&mut out, piece.view(), x.view().rows_of(long), true);
+                multiply(&mut out, Lies::ByColumn, piece.view(), x.view().rows_of(long), true);
             }
             Ok(out)
         })?;
@@ -251,7 +243,7 @@ impl<R: Real> Matrix<R> {
             let span = block * DEPTH..((block + 1) * DEPTH).min(self.long);
             let piece = self.piece(0..self.short, span.clone());
             let mut out = vec![0.0; span.len() * x.columns];
-            multiply(&mut out, piece.view().transposed(), x.view(), false);
+            multiply(&mut out, Lies::ByColumn, piece.view().transposed(), x.view(), false);
             Ok(out)
         })?;
         let mut out = Dense::zeros(self.long, x.columns);

@@ -7,7 +7,7 @@ use super::workers::Workers;
 use crate::error::Result;
 
 /// Columns of a product that are made at once.
-const PANEL: usize = 256;
+const PANEL: usize = 512;
 
 /// An f64 matrix, column by column.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,8 +56,15 @@ impl<'v> View<'v> {
     }
 }
 
-/// out ← ab, or out + ab; `out` column by column. On this thread alone.
-pub fn multiply(out: &mut [f64], a: View, b: View, add: bool) {
+/// How a product lies in memory: row by row or column by column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lies {
+    ByRow,
+    ByColumn,
+}
+
+/// out ← ab, or out + ab. On this thread alone.
+pub fn multiply(out: &mut [f64], lies: Lies, a: View, b: View, add: bool) {
     let (rows, columns, depth) = (a.rows, b.columns, a.columns);
     assert!(depth == b.rows && out.len() == rows * columns, "the shapes of a product");
     if out.is_empty() {
@@ -66,6 +73,7 @@ pub fn multiply(out: &mut [f64], a: View, b: View, add: bool) {
     if depth == 0 {
         return if add { () } else { out.fill(0.0) };
     }
+    let (down, right) = if lies == Lies::ByRow { (columns, 1) } else { (1, rows) };
     // SAFETY: each matrix is within its slice, as `View::new` and the line above have it, and `out` overlaps none, being borrowed alone.
     unsafe {
         gemm::gemm(
@@ -73,8 +81,8 @@ pub fn multiply(out: &mut [f64], a: View, b: View, add: bool) {
             columns,
             depth,
             out.as_mut_ptr(),
-            rows as isize,
-            1,
+            right as isize,
+            down as isize,
             add,
             a.values.as_ptr(),
             a.right as isize,
@@ -120,7 +128,7 @@ impl Dense {
             let first = panel * PANEL;
             let columns = PANEL.min(b.columns - first);
             let mut out = vec![0.0; a.rows * columns];
-            multiply(&mut out, a, b.some_columns(first, columns), false);
+            multiply(&mut out, Lies::ByColumn, a, b.some_columns(first, columns), false);
             Ok(out)
         })?;
         Ok(Dense { rows: a.rows, columns: b.columns, values: panels.concat() })

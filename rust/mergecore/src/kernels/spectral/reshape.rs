@@ -89,7 +89,8 @@ pub fn reshape<R: Real>(
     let filter = spectrum.filter(&gains, f64::from(rest), workers)?;
     let z = probes(a.long);
     let before = a.times(&z, workers)?;
-    a.compose(0, filter.view(), None, workers)?;
+    // It is symmetric; seen by row it is multiplied a quarter faster.
+    a.transform(filter.view().transposed(), workers)?;
     let others = spectrum.sigma[kept.len()..].iter().map(|sigma| if rest { *sigma } else { 0.0 });
     let sizes: Vec<f64> = kept.iter().copied().chain(others).collect();
     account.orthogonality = spectrum.orthogonality(a, &sizes, workers)?;

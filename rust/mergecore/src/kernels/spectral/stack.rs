@@ -8,14 +8,15 @@ use super::workers::Workers;
 use crate::dtype::Real;
 use crate::error::Result;
 
-/// Singular triplets of matrices of one shape, those of each from its largest on.
-pub struct Stack<R> {
+/// Singular triplets of matrices of one shape, those of each from its largest on. F is what the vectors along the long axis are kept in: f64
+/// where a space is projected out with them, since rounding them leaves of it as much as they are rounded.
+pub struct Stack<F> {
     /// One a triplet; 0 where the matrix has no such direction.
     pub sigma: Vec<f64>,
     /// Singular vectors along the short axis, one a column; zeros where there is none.
     near: Dense,
     /// Singular vectors along the long axis, as many as the short axis has elements: zeros where there is none.
-    far: Matrix<R>,
+    far: Matrix<F>,
     account: Option<Account>,
 }
 
@@ -29,14 +30,14 @@ pub struct Floor {
     pub largest: f64,
 }
 
-impl<R: Real> Stack<R> {
+impl<F: Real> Stack<F> {
     /// An empty stack for matrices like this.
-    pub fn like(a: &Matrix<R>) -> Self {
-        Stack { sigma: Vec::new(), near: Dense::zeros(a.short, a.short), far: a.like(a.short), account: None }
+    pub fn like<R: Real>(a: &Matrix<R>) -> Self {
+        Stack { sigma: Vec::new(), near: Dense::zeros(a.short, a.short), far: a.zeros_like(), account: None }
     }
 
     /// Adds a matrix's first `count` triplets; those below the floor as zeros.
-    pub fn push(&mut self, a: &Matrix<R>, count: usize, floor: Floor, workers: &Workers) -> Result<()> {
+    pub fn push<R: Real>(&mut self, a: &Matrix<R>, count: usize, floor: Floor, workers: &Workers) -> Result<()> {
         let least = |sigma: &[f64]| floor.tolerance.floor(sigma.first().copied().unwrap_or(0.0).max(floor.largest), floor.noise);
         let spectrum = Spectrum::of(a, &|sigma| rank(sigma, least(sigma)).min(count), workers)?;
         let account = Account::of(&spectrum, floor.noise, least(&spectrum.sigma));
@@ -47,7 +48,7 @@ impl<R: Real> Stack<R> {
         }
         let inverse: Vec<f64> = spectrum.sigma[..kept].iter().map(|sigma| 1.0 / sigma).collect();
         let scaled = Dense { rows: a.short, columns: kept, values: spectrum.vectors.values[..kept * a.short].to_vec() }.scaled(&inverse);
-        self.far.compose(first, scaled.view().transposed(), Some(a), workers)?;
+        self.far.compose(first, scaled.view().transposed(), a, workers)?;
         self.sigma.extend_from_slice(&spectrum.sigma[..kept]);
         self.sigma.resize(first + count, 0.0);
         self.account = Some(self.account.map_or(account, |others| others.and(account)));
@@ -55,7 +56,7 @@ impl<R: Real> Stack<R> {
     }
 
     /// Leaves in a matrix what lies outside the span of the first `count` singular vectors of its rows' side.
-    pub fn leave_out(&self, a: &mut Matrix<R>, count: usize, workers: &Workers) -> Result<()> {
+    pub fn leave_out<R: Real>(&self, a: &mut Matrix<R>, count: usize, workers: &Workers) -> Result<()> {
         if a.flipped {
             // The rows' side is the long one: A ← A − (A F)Fᵀ, F the vectors along it.
             let part = a.dots(&self.far, count, workers)?;
@@ -64,12 +65,12 @@ impl<R: Real> Stack<R> {
             let span = self.near.columns(0, count);
             let mut outside = Dense::product(span, span.transposed(), workers)?.scaled(&vec![-1.0; a.short]);
             (0..a.short).for_each(|i| outside.column_mut(i)[i] += 1.0);
-            a.compose(0, outside.view(), None, workers)
+            a.transform(outside.view(), workers)
         }
     }
 
     /// out ← the matrix with the nearest orthonormal vectors, and the triplets' singular values (or all of them one number).
-    pub fn merge(self, out: &mut Matrix<R>, alike: Option<f64>, tolerance: Tolerance, workers: &Workers) -> Result<Account> {
+    pub fn merge<R: Real>(self, out: &mut Matrix<R>, alike: Option<f64>, tolerance: Tolerance, workers: &Workers) -> Result<Account> {
         // Vectors have length 1, whatever the checkpoints' types: what is no direction among them is a matter of arithmetic.
         let share = match tolerance {
             Tolerance::Relative(share) => share,
@@ -85,7 +86,7 @@ impl<R: Real> Stack<R> {
         let middle = Dense::product(near_to_right_angles.scaled(&sizes).view(), far_to_right_angles.view(), workers)?;
         let near = View::new(&near.values, (near.long, count), (1, near.long));
         let whole = Dense::product(near, middle.view(), workers)?;
-        out.compose(0, whole.view(), Some(&far), workers)?;
+        out.compose(0, whole.view(), &far, workers)?;
         let z = probes(out.long);
         let want = Dense::product(whole.view(), far.times(&z, workers)?.view(), workers)?;
         account.residual = account.residual.max(distance(&out.times(&z, workers)?, &want));
