@@ -138,7 +138,7 @@ def test_summaries_name_them_beside_the_method(command, family, tmp_path):
     ):
         (line,) = (line for line in answer.out.splitlines() if line.startswith("method "))
         assert "ties + boost (beta 0.2, " in line
-        assert " + match_norm (to task_arithmetic, scope model" in line
+        assert " + match_norm (scope model, to task_arithmetic)" in line
     plain = command(*MERGE, "--dry-run").out.splitlines()
     assert next(line.split() for line in plain if line.startswith("method ")) == [
         "method",

@@ -301,7 +301,7 @@ def test_a_recipe_s_modifiers(refused, tmp_path):
     save(tmp_path)
     start = "merge_method: ties\nbase_model: base\nmodels: [{model: a}, {model: b}]\n"
     for modifiers, says in {
-        "boost": "list",
+        "3": "list",
         "[{boost: {bta: 1}}]": 'did you mean "beta"',
         "[{boost: {beta: [0.1, 0.2]}}]": "beta",
         "[{match_norm: {to: [ties]}}]": "match_norm",
@@ -319,7 +319,7 @@ def test_a_matrix_that_is_not_finite(command, tmp_path, bad):
     states[2][name][1, 2, 3] = bad
     checkpoints.save(tmp_path / "b", states[2], **CONFIG)
     for arguments in (["tsv"], ["iso-c"], ["iso-cts"], ["task-arithmetic", "--modifier", "boost"]):
-        answer = command(*MERGE, *arguments)
+        answer = command(*MERGE, *arguments, "--overwrite")
         assert answer.status == 1
         assert answer.err.count("\n") == 1
         assert name in answer.err
@@ -328,5 +328,5 @@ def test_a_matrix_that_is_not_finite(command, tmp_path, bad):
     # Where nothing is decomposed it is a number, and counted.
     with pytest.raises(RecipeError, match="normalize"):
         mergecore.merge(["a", "b"], "tsv", base="base", out="out", normalize=True)
-    report = mergecore.merge(["a", "b"], "tsv", base="base", out="out", matrices="none")
+    report = mergecore.merge(["a", "b"], "tsv", base="base", out="out", matrices="none", overwrite=True)
     assert report.nan + report.inf > 0

@@ -89,11 +89,15 @@ pub(super) fn read(json: Option<&Json>) -> Result<Vec<Modifier>> {
         if found.iter().any(|other| std::ptr::eq(other.spec, spec)) {
             return Err(Error::recipe(format!("the modifier {} is given twice: once is enough", spec.name)));
         }
-        said.iter().try_for_each(|(name, value)| params::check(spec.name, spec.params, name, None, &[value]))?;
-        let params = Params::complete(spec.params, &[], &|name, _| said.get(name).cloned(), false)
-            .map_err(|e| Error::new(e.kind, format!("{}: {}", spec.name, e.message)))?;
+        let within = |e: Error| Error::new(e.kind, format!("{}: {}", spec.name, e.message));
+        let known = |(name, value): (&String, &Json)| match spec.params.iter().any(|param| param.name == name) {
+            true => params::check(spec.name, spec.params, name, None, &[value]).map_err(within),
+            false => params::check(spec.name, spec.params, name, None, &[value]),
+        };
+        said.iter().try_for_each(known)?;
+        let params = Params::complete(spec.params, &[], &|name, _| said.get(name).cloned(), false).map_err(within)?;
         if params.has("to") {
-            methods::find(params.text("to")).map_err(|e| Error::new(e.kind, format!("{}: {}", spec.name, e.message)))?;
+            methods::find(params.text("to")).map_err(within)?;
         }
         found.push(Modifier { spec, params });
     }

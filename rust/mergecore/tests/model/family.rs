@@ -26,7 +26,7 @@ pub const MAKES: [Make; 4] = [Make::Plain, Make::Mixed, Make::Tied, Make::Wild];
 
 /// The float tensors with their types, and the scale of their values: their own, so that a threshold over the model is none over a tensor.
 /// More blocks than threads (and more elements than a threshold is found in without a sample), less than one, a prime, one number, none.
-const TENSORS: [(&str, &[u64], Dtype, f64); 7] = [
+const TENSORS: [(&str, &[u64], Dtype, f64); 8] = [
     ("model.embed_tokens.weight", &[61, 31], Dtype::BF16, 1.0),
     ("model.empty", &[0, 4], Dtype::BF16, 1.0),
     ("model.layers.0.mlp.up_proj.weight", &[260, 253], Dtype::BF16, 0.5),
@@ -34,6 +34,7 @@ const TENSORS: [(&str, &[u64], Dtype, f64); 7] = [
     ("model.norm.weight", &[127], Dtype::F16, 8.0),
     ("model.scale", &[], Dtype::F32, 1.0),
     ("model.small", &[41], Dtype::F32, 1e-5),
+    ("model.layers.1.mlp.fc.weight", &[7, 19], Dtype::BF16, 1.0),
 ];
 
 /// The base and the fine-tunes a, b and c.
@@ -162,6 +163,7 @@ pub fn others(param: &Param, models: usize) -> Vec<Json> {
             vec![spread(param, [0.375, 0.75, 0.5], models), json!(default)]
         }
         (Kind::Whole { min, .. }, _) => vec![json!(min)],
+        (Kind::NumberOr { words, .. }, _) => words.iter().map(|word| json!(word)).chain([json!(0.0625)]).collect(),
         (Kind::Number { .. }, _) => vec![spread(param, [0.375, 0.75, 0.5], models)],
         (Kind::Flag, params::Default::Flag(default)) => vec![json!(!default)],
         (Kind::Word { words, .. }, params::Default::Word(default)) => words.iter().filter(|w| **w != default).map(|w| json!(w)).collect(),

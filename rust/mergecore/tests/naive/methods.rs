@@ -3,6 +3,7 @@
 //! A method of the registry without a twin here fails the law `every_method_is_its_formula`.
 
 use super::{add_fused, attach, combine, disjoint, divide, in_pairs, largest, majority, mask, only, products, scale, subtract, sum, tally};
+use super::spectral::spectral;
 use crate::rows::Sample;
 use mergecore::kernels::thin::Rescale;
 use mergecore::params::Params;
@@ -16,10 +17,12 @@ pub struct Tensor<R> {
     pub base: Option<Vec<R>>,
     pub models: Rows<R>,
     pub onto: Option<Vec<R>>,
+    /// What rounding to the models' type moves a number by, as a share of it (its standard deviation).
+    pub rounded: f64,
 }
 
 /// One row a tensor, or one a model.
-type Rows<R> = Vec<Vec<R>>;
+pub type Rows<R> = Vec<Vec<R>>;
 
 /// What a method is said to be, beside what it says of itself.
 pub struct Twin {
@@ -60,6 +63,9 @@ pub const TWINS: &[Twin] = &[
     Twin { name: "breadcrumbs", random: false, exact: without_l1, narrow: breadcrumbs, wide: breadcrumbs },
     Twin { name: "breadcrumbs_ties", random: false, exact: without_l1, narrow: breadcrumbs_ties, wide: breadcrumbs_ties },
     Twin { name: "sce", random: false, exact: never, narrow: sce, wide: sce },
+    Twin { name: "tsv", random: false, exact: never, narrow: tsv, wide: tsv },
+    Twin { name: "iso_c", random: false, exact: never, narrow: iso_c, wide: iso_c },
+    Twin { name: "iso_cts", random: false, exact: never, narrow: iso_cts, wide: iso_cts },
     Twin { name: "ram", random: false, exact: always, narrow: ram, wide: ram },
     Twin { name: "ramplus_tl", random: false, exact: always, narrow: ramplus_tl, wide: ramplus_tl },
     Twin { name: "nearswap", random: false, exact: always, narrow: nearswap, wide: nearswap },
@@ -69,6 +75,18 @@ pub const TWINS: &[Twin] = &[
 
 pub fn twin(method: &str) -> &'static Twin {
     TWINS.iter().find(|twin| twin.name == method).unwrap_or_else(|| panic!("write {method}'s formula into tests/naive/methods.rs"))
+}
+
+fn tsv<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    spectral(model, params, super::spectral::tsv)
+}
+
+fn iso_c<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    spectral(model, params, super::spectral::iso_c)
+}
+
+fn iso_cts<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
+    spectral(model, params, super::spectral::iso_cts)
 }
 
 /// θ = Σ wᵢθᵢ / Σ wᵢ, each product fused into the sum.
@@ -107,13 +125,13 @@ fn slerp<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<R> {
 }
 
 /// δᵢ = θᵢ − θ₀
-fn task_vectors<R: Sample>(tensor: &Tensor<R>) -> Rows<R> {
+pub fn task_vectors<R: Sample>(tensor: &Tensor<R>) -> Rows<R> {
     let base = tensor.base.as_ref().expect("a method of task vectors has a base");
     tensor.models.iter().map(|x| subtract(x, base)).collect()
 }
 
 /// θ = onto + λ·Δ, onto being the base unless another is named.
-fn model_again<R: Sample>(tensor: &Tensor<R>, delta: &[R], params: &Params) -> Vec<R> {
+pub fn model_again<R: Sample>(tensor: &Tensor<R>, delta: &[R], params: &Params) -> Vec<R> {
     let onto = tensor.onto.as_ref().or(tensor.base.as_ref()).expect("a method of task vectors has a base");
     attach(delta, onto, R::of(params.number("lambda")))
 }

@@ -9,6 +9,7 @@ use mergecore::kernels::thin::Rescale;
 
 pub mod methods;
 pub mod numbers;
+pub mod spectral;
 
 // blend
 

@@ -48,20 +48,30 @@ impl Account {
             rank: self.rank.max(other.rank),
             stable_rank: self.stable_rank.min(other.stable_rank),
             noise_share: self.noise_share.max(other.noise_share),
-            orthogonality: self.orthogonality.max(other.orthogonality),
-            residual: self.residual.max(other.residual),
+            orthogonality: worse(self.orthogonality, other.orthogonality),
+            residual: worse(self.residual, other.residual),
         }
     }
 
     /// Refuses a result that is not what it should be.
     pub fn certified(self) -> Result<Account> {
-        match self.orthogonality.max(self.residual) {
-            off if off <= BOUND => Ok(self),
-            _ => Err(Error::run(format!(
+        // Each by itself: the larger of a number and NaN is the number.
+        match self.orthogonality <= BOUND && self.residual <= BOUND {
+            true => Ok(self),
+            false => Err(Error::run(format!(
                 "its result is wrong: orthogonality {:.1e}, residual {:.1e}, {BOUND:.0e} are allowed; please report it",
                 self.orthogonality, self.residual
             ))),
         }
+    }
+}
+
+/// The larger; NaN if one is.
+fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a > b {
+        a
+    } else {
+        b
     }
 }
 

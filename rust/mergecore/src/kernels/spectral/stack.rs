@@ -89,8 +89,7 @@ impl<F: Real> Stack<F> {
         out.compose(0, whole.view(), &far, workers)?;
         let z = probes(out.long);
         let want = Dense::product(whole.view(), far.times(&z, workers)?.view(), workers)?;
-        account.residual = account.residual.max(distance(&out.times(&z, workers)?, &want));
-        account.certified()
+        account.and(Account { residual: distance(&out.times(&z, workers)?, &want), ..account }).certified()
     }
 }
 
@@ -107,7 +106,7 @@ fn right_angles<R: Real>(a: &Matrix<R>, share: f64, workers: &Workers, account: 
     let got = Dense::product(w.view(), a.times(&back, workers)?.view(), workers)?;
     let span = spectrum.vectors.columns(0, kept);
     let want = Dense::product(span, Dense::product(span.transposed(), y.view(), workers)?.view(), workers)?;
-    account.orthogonality = account.orthogonality.max(distance(&got, &want));
+    *account = account.and(Account { orthogonality: distance(&got, &want), ..*account });
     Ok(w)
 }
 
