@@ -42,6 +42,8 @@ class Merge:
     method: Method
     base: Checkpoint | None
     models: Sequence[Checkpoint]
+    modifiers: Sequence[str] = ()
+    """As the command line has them; only mergecore's."""
 
     @property
     def inputs(self) -> list[Checkpoint]:
@@ -66,11 +68,17 @@ def merges(base: Checkpoint, tunes: Sequence[Checkpoint]) -> dict[str, Merge]:
 
 def by_mergecore(merge: Merge, out: Path) -> Timing:
     """Merges with the mergecore of this Python, as its command does; it syncs what it writes."""
-    command = [sys.executable, "-m", "mergecore", "merge", *_folders(merge.models), "--json"]
-    command += ["--method", merge.method.name, "--out", str(out)]
-    if merge.base:
-        command += ["--base", str(merge.base.folder)]
-    return timed(command)
+    return timed(_mergecore(merge, out))
+
+
+def planned_memory(merge: Merge, out: Path) -> int:
+    """The bytes that mergecore says beforehand it will take."""
+    command = [*_mergecore(merge, out), "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise FailedError(f"{' '.join(command)} failed: {done.stderr}")
+    planned: int = json.loads(done.stdout)["memory_bytes"]
+    return planned
 
 
 class Mergekit:
@@ -160,6 +168,16 @@ def timed(command: Sequence[str]) -> Timing:
     if answer.pop("status") != 0:
         raise FailedError(f"{' '.join(command)} failed: {words[-2000:]}")
     return Timing(**answer)
+
+
+def _mergecore(merge: Merge, out: Path) -> list[str]:
+    command = [sys.executable, "-m", "mergecore", "merge", *_folders(merge.models), "--json"]
+    command += ["--method", merge.method.name, "--out", str(out)]
+    if merge.base:
+        command += ["--base", str(merge.base.folder)]
+    for modifier in merge.modifiers:
+        command += ["--modifier", modifier]
+    return command
 
 
 def _given(values: Mapping[str, object]) -> dict[str, object]:

@@ -65,23 +65,32 @@ def machine(folder: Path) -> dict[str, Any]:
 
 def show(bench: Bench) -> None:
     """Prints medians, with the least and the most beside them."""
-    about, billions = bench.machine, bench.size.parameters / 1e9
-    print(
-        f"{about['cpu']}, {about['cores']} cores, {about['memory_bytes'] / 1e9:.0f} GB, "
-        f"{about['system']}; load {about['load_average'][0]:.1f} when it began\n"
-        f"{bench.models} models of {billions:.3g} B parameters, {2 * billions:.3g} GB each"
-    )
+    print(f"{about(bench.machine)}\n{bench.models} models of {in_words(bench.size)}")
     parts = {"read": "cat of all", "copy": "cp of one", "sync": "sync of the copy"}
     for part, what in parts.items():
-        print(f"  {what:17}{_seconds([getattr(raw, part) for raw in bench.raw_io])}")
+        print(f"  {what:17}{seconds([getattr(raw, part) for raw in bench.raw_io])}")
     print()
-    _print_table(_table(bench))
+    print_table(_table(bench))
     print("\nanswers")
     for method, figures in bench.methods.items():
         print(f"  {method:17}{figures.answer}")
     print("\npeak RSS of a small model, and of one with 10 times the layers")
     for method, (short, tall) in bench.flat.items():
         print(f"  {method:17}{megabytes(short)} MB, {megabytes(tall)} MB")
+
+
+def about(machine: dict[str, Any]) -> str:
+    """What it ran on, in words."""
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 1e9:.0f} GB, "
+        f"{machine['system']}; load {machine['load_average'][0]:.1f} when it began"
+    )
+
+
+def in_words(size: Size) -> str:
+    """How large a model is."""
+    billions = size.parameters / 1e9
+    return f"{billions:.3g} B parameters, {2 * billions:.3g} GB each"
 
 
 def megabytes(size: int) -> int:
@@ -104,7 +113,8 @@ def _table(bench: Bench) -> list[list[str]]:
     return rows
 
 
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows, the first of which is the head; all columns but the first to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *rest in rows:
         cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
@@ -116,10 +126,11 @@ def _cells(timings: Sequence[Timing]) -> list[str]:
         return []
     cpu = statistics.median(timing.cpu_seconds for timing in timings)
     peak = max(timing.peak_rss_bytes for timing in timings)
-    return [_seconds([timing.seconds for timing in timings]), f"{cpu:.2f}", f"{megabytes(peak)}"]
+    return [seconds([timing.seconds for timing in timings]), f"{cpu:.2f}", f"{megabytes(peak)}"]
 
 
-def _seconds(runs: Sequence[float]) -> str:
+def seconds(runs: Sequence[float]) -> str:
+    """The median, with the least and the most of several."""
     middle = f"{statistics.median(runs):.2f}"
     return f"{middle} ({min(runs):.2f}-{max(runs):.2f})" if len(runs) > 1 else middle
 

@@ -20,9 +20,7 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from agreement import DisagreementError
 from contestants import FailedError, Mergekit, RawIO
 from figures import Bench, Figures, machine, megabytes, show
 from llama import FULL, SMALL, Checkpoint, Size, family
+from workspace import check_space, say, workspace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = replace(size, layers=options.layers or size.layers)
     try:
         mergekit = Mergekit(options.mergekit) if options.mergekit else None
-        with _folder(options.dir) as folder:
+        with workspace(options.dir) as folder:
             bench = run(folder, size, options.models, options.runs, mergekit, options.method)
     except (DisagreementError, FailedError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -58,9 +57,9 @@ def run(
     folder: Path, size: Size, tunes: int, runs: int, mergekit: Mergekit | None, only: Sequence[str]
 ) -> Bench:
     """Measures in `folder`, and checks the answers of the first round."""
-    _check_space(folder, size, tunes)
+    check_space(folder, size, tunes + 3)
     where = machine(folder)
-    _say(f"making {tunes + 1} models of {size.parameters:,} parameters in {folder}")
+    say(f"making {tunes + 1} models of {size.parameters:,} parameters in {folder}")
     models = family(folder, size, tunes)
     merges = contestants.merges(models[0], models[1:])
     merges = {method: merges[method] for method in only or merges}
@@ -76,7 +75,7 @@ def run(
             if mergekit and agreement.has_counterpart(merge):
                 contestants.settle(models)
                 figures[method].mergekit.append(mergekit(merge, theirs))
-            _say(f"round {number + 1} of {runs}: {method}: {figures[method].last()}")
+            say(f"round {number + 1} of {runs}: {method}: {figures[method].last()}")
             if number == 0:
                 other = Checkpoint(theirs) if figures[method].mergekit else None
                 figures[method].answer = agreement.check(merge, Checkpoint(ours), other)
@@ -133,32 +132,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-@contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    if given:
-        given.mkdir(parents=True, exist_ok=True)
-        yield given.resolve()
-    else:
-        with tempfile.TemporaryDirectory(prefix="mergecore-bench-") as temporary:
-            yield Path(temporary)
-
-
-def _check_space(folder: Path, size: Size, tunes: int) -> None:
-    needed = 2 * size.parameters * (tunes + 3)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise FailedError(f"{folder}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
-
-
 def _again(out: Path) -> Iterator[None]:
     """Three times, with `out` gone after each: the least of three peaks is the work's own."""
     for _ in range(3):
         yield
         shutil.rmtree(out)
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
