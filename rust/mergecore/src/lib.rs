@@ -12,8 +12,8 @@ mod wide;
 pub mod dtype;
 pub mod error;
 pub mod kernels;
-pub mod names;
 pub mod matrices;
+pub mod names;
 pub mod params;
 
 pub mod methods;

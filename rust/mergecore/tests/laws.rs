@@ -74,7 +74,9 @@ fn a_parameter_that_is_unknown_or_out_of_range_is_refused_by_name() {
                 Kind::Number { min, max } if min.is_finite() => vec![json!(min - 1e-9), json!(max + 1e-9), json!("nan"), json!("much")],
                 Kind::Number { .. } => vec![json!("nan"), json!("inf"), json!("-inf"), json!("much"), json!(true), json!({"a": 1})],
                 Kind::Whole { min, max } => vec![json!(min - 1.0), json!(max + 1.0), json!(min + 0.5), json!("nan"), json!("much")],
-                Kind::NumberOr { min, max, .. } => vec![json!(min / 2.0), json!(max + 1e-9), json!("nan"), json!("nothing like it"), json!(true)],
+                Kind::NumberOr { min, max, .. } => {
+                    vec![json!(min / 2.0), json!(max + 1e-9), json!("nan"), json!("nothing like it"), json!(true)]
+                }
                 Kind::Method | Kind::Mapping => unreachable!("modifiers have these"),
                 Kind::Flag => vec![json!(1), json!("true"), json!([true, false])],
                 Kind::Word { .. } => vec![json!("nothing like it"), json!(1)],
@@ -151,7 +153,9 @@ fn every_method_is_its_formula() {
                 if make == Make::Wild && bound.spectral().is_some_and(|spectral| spectral.which() != Which::None) {
                     // What is not finite has no singular values.
                     let refusal = in_memory(&family, &recipe, RUN).err().expect("is refused");
-                    assert!(refusal.kind == Wrong::Run && refusal.message.contains("NaN or infinite") && refusal.message.contains("tensor"));
+                    assert!(
+                        refusal.kind == Wrong::Run && refusal.message.contains("NaN or infinite") && refusal.message.contains("tensor")
+                    );
                     continue;
                 }
                 let merged = in_memory(&family, &recipe, RUN).unwrap();

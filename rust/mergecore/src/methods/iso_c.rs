@@ -18,7 +18,8 @@ pub const SPEC: Spec = Spec {
     name: "iso_c",
     summary: "the sum of the task vectors with all singular values made alike",
     formula: "Δ = λ σ̄ U Vᵀ,  U diag(σ) Vᵀ = A = Σ wᵢδᵢ,  σ̄ = Σσ / min(m, n);  tensors that are no matrices: λ A / N",
-    paper: "Marczak et al., No Task Left Behind: Isotropic Model Merging with Common and Task-Specific Subspaces, ICML 2025, arXiv:2502.04959",
+    paper:
+        "Marczak et al., No Task Left Behind: Isotropic Model Merging with Common and Task-Specific Subspaces, ICML 2025, arXiv:2502.04959",
     cost: "an m × n matrix, m ≤ n, in memory whole, and six of m × m in f64; about 4m²n + 9m³ operations in f64 for each",
     base: Base::Required,
     models: (1, usize::MAX),

@@ -13,7 +13,8 @@ pub const SPEC: Spec = Spec {
     name: "boost",
     summary: "raises the small singular values of a merged task vector (Subspace Boosting)",
     formula: "σⱼ ← max(σⱼ, σⱼ*),  j* = the first j with (σ₀ + … + σⱼ) / Σσ ≥ β",
-    paper: "Skorobogat et al., Subspace-Boosted Model Merging, 2025, arXiv:2506.16506; β and matrices: Hitit et al., 2025, arXiv:2511.21437",
+    paper:
+        "Skorobogat et al., Subspace-Boosted Model Merging, 2025, arXiv:2506.16506; β and matrices: Hitit et al., 2025, arXiv:2511.21437",
     cost: "an m × n matrix, m ≤ n, in memory whole, and six of m × m in f64; about 4m²n + 9m³ operations in f64 for each",
     params: &[
         Param {

@@ -34,7 +34,8 @@ impl Bound {
     pub fn whole(&self, name: &str, shape: &[u64], block: u64, around: &Surroundings) -> Option<Whole> {
         let takes = |which| matrices::takes(which, name, shape);
         let spectral = self.method.spectral().filter(|spectral| takes(spectral.which()));
-        let reshaped: Vec<bool> = self.modifiers.iter().map(|m| matches!(m, Modifier::Reshape(reshape) if takes(reshape.which()))).collect();
+        let reshaped: Vec<bool> =
+            self.modifiers.iter().map(|m| matches!(m, Modifier::Reshape(reshape) if takes(reshape.which()))).collect();
         if spectral.is_none() && !reshaped.contains(&true) {
             return None;
         }

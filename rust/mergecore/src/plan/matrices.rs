@@ -93,8 +93,7 @@ pub struct Surroundings<'s> {
 }
 
 /// The last words that name the seven projections, and what holds several of them.
-const PROJECTIONS: [&str; 9] =
-    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"];
+const PROJECTIONS: [&str; 9] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"];
 
 /// Whether a tensor is one that `which` takes for a matrix (or several). One without a name is what it is in memory: an array.
 pub fn takes(which: Which, name: &str, shape: &[u64]) -> bool {
@@ -243,10 +242,21 @@ mod tests {
         let out: &[u64] = &[8, 8];
         let of = |name: &str, shape: &[u64], others: &[(&str, &[u64])]| labels(name, shape, others, None);
         assert_eq!(of("l.qkv_proj.weight", &[12, 8], &[("l.o_proj.weight", out)]), parts(&[("q", 8, 8), ("k", 2, 8), ("v", 2, 8)]));
-        assert_eq!(of("h.0.attn.c_attn.weight", &[8, 24], &[("h.0.attn.c_proj.weight", out)]), parts(&[("q", 8, 8), ("k", 8, 8), ("v", 8, 8)]));
+        assert_eq!(
+            of("h.0.attn.c_attn.weight", &[8, 24], &[("h.0.attn.c_proj.weight", out)]),
+            parts(&[("q", 8, 8), ("k", 8, 8), ("v", 8, 8)])
+        );
         assert_eq!(of("h.0.attn.c_attn.weight", &[8, 24], &[]), parts(&[("", 8, 24)]));
-        assert_eq!(of("mlp.gate_up_proj.weight", &[20, 8], &[("mlp.down_proj.weight", &[8, 10])]), parts(&[("gate", 10, 8), ("up", 10, 8)]));
-        let neox = labels("a.query_key_value.weight", &[24, 8], &[], Some(serde_json::json!({"model_type": "gpt_neox", "num_attention_heads": 2})));
+        assert_eq!(
+            of("mlp.gate_up_proj.weight", &[20, 8], &[("mlp.down_proj.weight", &[8, 10])]),
+            parts(&[("gate", 10, 8), ("up", 10, 8)])
+        );
+        let neox = labels(
+            "a.query_key_value.weight",
+            &[24, 8],
+            &[],
+            Some(serde_json::json!({"model_type": "gpt_neox", "num_attention_heads": 2})),
+        );
         assert_eq!(neox, parts(&[("q", 8, 8), ("k", 8, 8), ("v", 8, 8)]));
     }
 
@@ -281,7 +291,9 @@ mod tests {
         assert!(takes(Which::Linear, "model.layers.0.self_attn.q_proj.weight", two));
         assert!(!takes(Which::Linear, "model.embed_tokens.weight", two) && takes(Which::All, "model.embed_tokens.weight", two));
         assert!(!takes(Which::Linear, "model.norm.weight", &[4]) && !takes(Which::All, "conv.weight", &[4, 4, 3]));
-        assert!(takes(Which::Linear, "mlp.experts.down_proj", &[2, 4, 4]) && takes(Which::Projections, "mlp.experts.down_proj", &[2, 4, 4]));
+        assert!(
+            takes(Which::Linear, "mlp.experts.down_proj", &[2, 4, 4]) && takes(Which::Projections, "mlp.experts.down_proj", &[2, 4, 4])
+        );
         assert!(takes(Which::Projections, "", two) && !takes(Which::Projections, "h.0.mlp.c_fc.weight", two));
         assert!(!takes(Which::None, "", two));
     }

@@ -189,8 +189,18 @@ pub fn plan_in<'a>(recipe: Recipe, mut checkpoints: Vec<Checkpoint<'a>>, vocabul
         inputs.each().try_for_each(|other| fit::check_shapes(&row.name, first, other))?;
         let place = (&first.model.reference, first.tensor.file, first.tensor.offset);
         let (dtype, shape, work) = (first.tensor.dtype, first.tensor.shape.clone(), Work::Copy(first.tensor.clone()));
-        let mut job =
-            Job { name: row.name.clone(), slice: row.slice, dtype, shape, work, wide: false, bound: None, whole: None, whole_of_other: None, origins: vec![first.origin()] };
+        let mut job = Job {
+            name: row.name.clone(),
+            slice: row.slice,
+            dtype,
+            shape,
+            work,
+            wide: false,
+            bound: None,
+            whole: None,
+            whole_of_other: None,
+            origins: vec![first.origin()],
+        };
         if dtype.is_float() {
             job.dtype = recipe.dtype.unwrap_or(dtype);
             job.wide = recipe.wide || job.dtype == Dtype::F64 || inputs.each().any(|input| input.tensor.read_as() == Dtype::F64);
@@ -361,16 +371,8 @@ impl Plan<'_> {
             Scope::Tensor => 0,
             Scope::Model => self.needs().iter().map(surveys).sum::<usize>(),
         };
-        1 + facts + self.measurements()
-    }
-
-    /// How many passes find the norms that one method's task vector shares with another's.
-    fn measurements(&self) -> usize {
-        match self.matched() {
-            None => 0,
-            Some(Scope::Tensor) if self.merged().all(|job| job.whole.is_some()) => 1,
-            Some(_) => 2,
-        }
+        // Norms that are matched are measured tensor by tensor, the second method's where the first's has just been read.
+        1 + facts + usize::from(self.matched().is_some())
     }
 
     /// Over what norms are matched, where they are.

@@ -68,7 +68,8 @@ impl Modifier {
 
 /// Reads the key: a list of names and of mappings with one key each, or one of them.
 pub(super) fn read(json: Option<&Json>) -> Result<Vec<Modifier>> {
-    let wrong = |json: &Json| Error::recipe(format!("modifiers is a list like [{{boost: {{beta: 0.2}}}}], and {json} is none of its entries"));
+    let wrong =
+        |json: &Json| Error::recipe(format!("modifiers is a list like [{{boost: {{beta: 0.2}}}}], and {json} is none of its entries"));
     let mut found: Vec<Modifier> = Vec::new();
     let entries = match json {
         None => Vec::new(),

@@ -47,7 +47,14 @@ impl Sink for Disk<'_> {
         let digest = self.digest(job).finish();
         self.digests.lock().expect("no holder panics").remove(&job);
         let name = self.plan.jobs[job].name.clone();
-        let record = Record { name: name.clone(), digest, delta: outcome.delta, unfinite: outcome.unfinite, sources: outcome.sources, spectra: spectra(&outcome.spectra) };
+        let record = Record {
+            name: name.clone(),
+            digest,
+            delta: outcome.delta,
+            unfinite: outcome.unfinite,
+            sources: outcome.sources,
+            spectra: spectra(&outcome.spectra),
+        };
         self.output.finished(record.clone());
         self.records.lock().expect("no holder panics").insert(name, record);
         Ok(())

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
 use crate::kernels::select::LEAST;
-use crate::matrices::{Solve, Spectral};
-use crate::methods::{Facts, Formula, Method, Need, Scope};
 use crate::kernels::spectral::reshape::Account;
 use crate::kernels::spectral::workers::Workers;
+use crate::matrices::{Solve, Spectral};
+use crate::methods::{Facts, Formula, Method, Need, Scope};
 use crate::plan::matrices::Whole;
 use crate::plan::{Bound, Job, Plan, Work};
 
@@ -132,7 +132,8 @@ impl Limits {
     fn whole<'p, 'a>(&self, plan: &'p Plan<'a>) -> Option<(&'p Job<'a>, u64)> {
         let bytes = |job: &Job| {
             let bound = job.bound.as_deref()?;
-            let of = |bound: &Bound, whole: &Option<Whole>| whole.as_ref().map(|whole| whole::bytes(job, bound, whole, self.threads as u64));
+            let of =
+                |bound: &Bound, whole: &Option<Whole>| whole.as_ref().map(|whole| whole::bytes(job, bound, whole, self.threads as u64));
             let other = bound.other.as_deref().and_then(|other| of(other, &job.whole_of_other));
             of(bound, &job.whole).max(other)
         };

@@ -14,12 +14,12 @@ use super::tensor::{MergeTask, Then};
 use super::writer::Writer;
 use super::{Context, Spectrum};
 use crate::dtype::Dtype;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::kernels::angle;
 use crate::kernels::spectral::matrix::Matrix;
 use crate::kernels::spectral::reshape::reshape;
 use crate::kernels::spectral::spectrum;
 use crate::kernels::spectral::workers::Workers;
-use crate::kernels::angle;
 use crate::matrices::{Solve, Spectral, TaskVectors};
 use crate::methods::{Facts, Formula, Method};
 use crate::modifiers::Modifier;
@@ -122,7 +122,10 @@ where
     /// An error in terms of the tensor, and of the part of it.
     fn within(&self, part: &Part, error: Error) -> Error {
         let part = if part.label.is_empty() { String::new() } else { format!(" ({})", part.label) };
-        Error::new(error.kind, if error.kind == crate::error::Kind::Run { format!("tensor {}{part}: {}", self.job().name, error.message) } else { error.message })
+        match error.kind {
+            Kind::Run => Error::run(format!("tensor {}{part}: {}", self.job().name, error.message)),
+            _ => error,
+        }
     }
 }
 
@@ -174,7 +177,8 @@ struct WriteTask<'w, 'a, R> {
 
 impl<R: Seat> Task<Desks> for WriteTask<'_, '_, R> {
     fn tiles(&self) -> usize {
-        ((self.unit.elements.end - self.unit.elements.start).div_ceil(self.whole.context.limits.tile_of(self.whole.reader.job)) as usize).max(1)
+        ((self.unit.elements.end - self.unit.elements.start).div_ceil(self.whole.context.limits.tile_of(self.whole.reader.job)) as usize)
+            .max(1)
     }
 
     fn work(&self, tile: usize, desks: &mut Desks) -> Result<()> {
@@ -387,7 +391,8 @@ pub fn bytes(job: &Job, bound: &Bound, whole: &Whole, threads: u64) -> u64 {
         let of_part = |part: &Part| {
             let shape = part.shape(element);
             let beside = if part.is_all(unit.elements.end - unit.elements.start) { 0 } else { size };
-            let solve = bound.method.spectral().filter(|_| whole.solved).map_or(size - size.min(beside), |spectral| spectral.bytes(shape, threads));
+            let solve =
+                bound.method.spectral().filter(|_| whole.solved).map_or(size - size.min(beside), |spectral| spectral.bytes(shape, threads));
             let reshape = if whole.reshaped.contains(&true) { shape.bytes() + spectrum::bytes(shape.short(), threads) } else { 0 };
             beside + solve.max(reshape)
         };

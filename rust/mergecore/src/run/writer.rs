@@ -34,7 +34,15 @@ impl<'a, R: Seat> Writer<'a, R> {
     }
 
     /// A block's task vector, in `desk.out` beside its base, to bytes.
-    pub fn encode(&self, reader: &Reader, block: usize, scale: f64, desk: &mut Desk<R>, bytes: &mut [u8], counts: &mut [[u64; 2]]) -> Result<()> {
+    pub fn encode(
+        &self,
+        reader: &Reader,
+        block: usize,
+        scale: f64,
+        desk: &mut Desk<R>,
+        bytes: &mut [u8],
+        counts: &mut [[u64; 2]],
+    ) -> Result<()> {
         let (written, sources) = counts.split_first_mut().expect("the output's, then the sources'");
         if let (Some(onto), Some(slot)) = (reader.onto, sources.last_mut()) {
             row(onto, reader.span(block).start, desk.out.len(), &mut desk.raw, &mut desk.onto, None, slot)?;
@@ -90,12 +98,8 @@ impl<'a, R: Seat> Writer<'a, R> {
         let column = |i: usize| angle::tree(&deltas.iter().map(|d| d[i]).collect::<Vec<_>>());
         let unfinite = self.unfinite.lock().expect("no holder panics");
         let has_base = matches!(self.context.plan.jobs[self.index].work, Work::Merge { base: Some(_), .. });
-        let outcome = Outcome {
-            delta: has_base.then(|| [column(0), column(1)]),
-            unfinite: unfinite[0],
-            sources: unfinite[1..].to_vec(),
-            spectra,
-        };
+        let outcome =
+            Outcome { delta: has_base.then(|| [column(0), column(1)]), unfinite: unfinite[0], sources: unfinite[1..].to_vec(), spectra };
         self.context.sink.finished(self.index, outcome)
     }
 }

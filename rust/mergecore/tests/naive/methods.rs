@@ -2,8 +2,8 @@
 //!
 //! A method of the registry without a twin here fails the law `every_method_is_its_formula`.
 
-use super::{add_fused, attach, combine, disjoint, divide, in_pairs, largest, majority, mask, only, products, scale, subtract, sum, tally};
 use super::spectral::spectral;
+use super::{add_fused, attach, combine, disjoint, divide, in_pairs, largest, majority, mask, only, products, scale, subtract, sum, tally};
 use crate::rows::Sample;
 use mergecore::kernels::thin::Rescale;
 use mergecore::params::Params;

@@ -15,7 +15,7 @@ use crate::error::Result;
 const BLOCK: usize = 256;
 const DEPTH: usize = 512;
 /// How much of the long axis is transformed at a time.
-const PANEL: usize = 512;
+pub const PANEL: usize = 512;
 
 /// `short` × `long` numbers.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,7 +9,7 @@ use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::evd::{self, ComputeEigenvectors};
 use faer::{MatMut, MatRef, Par};
 
-use super::matrix::Matrix;
+use super::matrix::{Matrix, PANEL};
 use super::product::Dense;
 use super::workers::Workers;
 use crate::dtype::Real;
@@ -138,7 +138,11 @@ impl Spectrum {
 
     /// W = rest·I + Σ (gainᵢ − rest) xᵢxᵢᵀ: a matrix times W has its first singular values times their gains, and the others times `rest`.
     pub fn filter(&self, gains: &[f64], rest: f64, workers: &Workers) -> Result<Dense> {
-        let kept = Dense { rows: self.vectors.rows, columns: gains.len(), values: self.vectors.values[..gains.len() * self.vectors.rows].to_vec() };
+        let kept = Dense {
+            rows: self.vectors.rows,
+            columns: gains.len(),
+            values: self.vectors.values[..gains.len() * self.vectors.rows].to_vec(),
+        };
         let scaled = kept.scaled(&gains.iter().map(|gain| gain - rest).collect::<Vec<_>>());
         let mut w = Dense::product(scaled.view(), self.vectors.columns(0, gains.len()).transposed(), workers)?;
         (0..w.rows).for_each(|i| w.column_mut(i)[i] += rest);
@@ -203,8 +207,9 @@ fn eigen(gram: Dense, parallel: bool, workers: &Workers) -> Result<(Vec<f64>, De
 /// the small singular values.
 pub fn bytes(short: u64, threads: u64) -> u64 {
     let square = 8 * short * short;
-    let pieces = threads * 8 * (2 * 256 * 512 + 256 * 256);
-    6 * square + 8 * short * CHUNK as u64 + pieces
+    // What a thread multiplies and makes at a time, and what `gemm` packs of it.
+    let pieces = threads * (8 * 2 * short * PANEL as u64 + (8 << 20));
+    6 * square + 2 * 8 * short * CHUNK as u64 + pieces
 }
 
 /// Random signs, always the same: of `PROBES` vectors.

@@ -78,7 +78,8 @@ impl<F: Real> Stack<F> {
         };
         let count = self.sigma.len();
         let mut account = self.account.unwrap_or(Account::ZERO);
-        let near = Matrix { short: count, long: self.near.rows, flipped: false, values: self.near.values[..count * self.near.rows].to_vec() };
+        let near =
+            Matrix { short: count, long: self.near.rows, flipped: false, values: self.near.values[..count * self.near.rows].to_vec() };
         let far = self.far.first(count);
         let near_to_right_angles = right_angles(&near, share, workers, &mut account)?;
         let far_to_right_angles = right_angles(&far, share, workers, &mut account)?;
