@@ -152,7 +152,7 @@ fn every_method_is_its_formula() {
                 let bound = (spec.bind)(&parsed.plain().unwrap().unwrap()).unwrap();
                 if make == Make::Wild && bound.spectral().is_some_and(|spectral| spectral.which() != Which::None) {
                     // What is not finite has no singular values.
-                    let refusal = in_memory(&family, &recipe, RUN).err().expect("is refused");
+                    let refusal = in_memory(&family, &recipe, RUN).expect_err("is refused");
                     assert!(
                         refusal.kind == Wrong::Run && refusal.message.contains("NaN or infinite") && refusal.message.contains("tensor")
                     );

@@ -14,7 +14,7 @@ use mergecore::methods::METHODS;
 use mergecore::plan::Head;
 use mergecore::run::Watch;
 use mergecore::verify::verify;
-use model::family::{family, others, recipe, save, setting, settings, Make};
+use model::family::{family, makes, others, recipe, save, setting, settings, Make};
 use model::{files, into_memory, laid_out, plan, read_back, shards, to_disk, Model, Part, Run, RUN};
 use serde_json::{json, Value as Json};
 
@@ -326,12 +326,15 @@ fn a_head_that_is_ignored_decides_nothing() {
 #[test]
 fn the_same_merge_writes_the_same_files() {
     let dir = tempfile::tempdir().unwrap();
-    save(&family(Make::Wild), dir.path());
+    let (wild, plain) = (dir.path().join("wild"), dir.path().join("plain"));
+    save(&family(Make::Wild), &wild);
+    save(&family(Make::Plain), &plain);
     for spec in METHODS {
         let recipe = recipe(spec, &setting(spec));
+        let models = if makes(spec).contains(&Make::Wild) { &wild } else { &plain };
         let (one, other) = (dir.path().join(format!("{}-1", spec.name)), dir.path().join(format!("{}-2", spec.name)));
-        to_disk(dir.path(), &recipe, &one, Run { threads: 1, shard: 50_000, ..RUN }).unwrap();
-        to_disk(dir.path(), &recipe, &other, Run { threads: 3, tile: 1 << 20, shard: 50_000, ..RUN }).unwrap();
+        to_disk(models, &recipe, &one, Run { threads: 1, shard: 50_000, ..RUN }).unwrap();
+        to_disk(models, &recipe, &other, Run { threads: 3, tile: 1 << 20, shard: 50_000, ..RUN }).unwrap();
         assert!(files(&one) == files(&other), "{}", spec.name);
     }
 }

@@ -55,7 +55,7 @@ impl Steps {
         Steps { start, groups: 1, count, stride: count }
     }
 
-    pub fn len(self) -> usize {
+    pub fn total(self) -> usize {
         self.groups * self.count
     }
 
@@ -67,22 +67,22 @@ impl Steps {
 
 impl Part {
     pub fn shape(&self, element: u64) -> Shape {
-        Shape { rows: self.rows.len() as u64, columns: self.columns.len() as u64, element }
+        Shape { rows: self.rows.total() as u64, columns: self.columns.total() as u64, element }
     }
 
     /// Whether it is the unit itself.
     pub fn is_all(&self, elements: u64) -> bool {
-        (self.rows.len() * self.columns.len()) as u64 == elements && self.columns.groups == 1
+        (self.rows.total() * self.columns.total()) as u64 == elements && self.columns.groups == 1
     }
 
     /// Runs of elements side by side: where in the unit, where in the part, how many.
     pub fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
         let row = move |i: usize| {
-            let (from, to) = (self.rows.at(i) * self.width, i * self.columns.len());
+            let (from, to) = (self.rows.at(i) * self.width, i * self.columns.total());
             let Steps { start, groups, count, stride } = self.columns;
             (0..groups).map(move |group| (from + start + group * stride, to + group * count, count))
         };
-        (0..self.rows.len()).flat_map(row)
+        (0..self.rows.total()).flat_map(row)
     }
 }
 
@@ -124,7 +124,7 @@ pub fn units(name: &str, shape: &[u64], block: u64, around: &Surroundings) -> Ve
     let (rows, columns) = (shape[shape.len() - 2] as usize, shape[shape.len() - 1] as usize);
     let cuts = cuts(name, rows, columns, around);
     let size = (rows * columns) as u64;
-    let apart = experts > 1 && size % block == 0;
+    let apart = experts > 1 && size.is_multiple_of(block);
     let part = |expert: usize, (label, own_rows, own_columns): &(&str, Steps, Steps)| {
         let number = if experts > 1 { expert.to_string() } else { String::new() };
         let dot = if number.is_empty() || label.is_empty() { "" } else { "." };
@@ -230,7 +230,7 @@ mod tests {
     fn labels(name: &str, shape: &[u64], others: &[(&str, &[u64])], config: Option<Json>) -> Vec<(String, usize, usize)> {
         let around = Surroundings { shapes: others.iter().copied().collect(), config: config.as_ref() };
         let units = units(name, shape, 4, &around);
-        units.into_iter().flat_map(|unit| unit.parts).map(|part| (part.label, part.rows.len(), part.columns.len())).collect()
+        units.into_iter().flat_map(|unit| unit.parts).map(|part| (part.label, part.rows.total(), part.columns.total())).collect()
     }
 
     fn parts(list: &[(&str, usize, usize)]) -> Vec<(String, usize, usize)> {

@@ -232,7 +232,7 @@ fn square<R: Seat>(values: &[R]) -> f64 {
 
 /// The part of a unit, as a matrix; the unit itself, where the part is all of it.
 fn taken<R: Seat>(unit: &mut Vec<R>, part: &Part) -> Matrix<R> {
-    let (rows, columns) = (part.rows.len(), part.columns.len());
+    let (rows, columns) = (part.rows.total(), part.columns.total());
     if part.is_all(unit.len() as u64) {
         return Matrix::new(rows, columns, std::mem::take(unit));
     }
@@ -272,7 +272,7 @@ impl<'v, R: Seat> Vectors<'v, R> {
     /// Reads Σ wᵢδᵢ of some rows of the part into `out`; gives the base's lengths.
     fn read(&self, rows: std::ops::Range<usize>, weights: &[f64], desk: &mut Desk<R>, out: &mut Vec<R>) -> Result<Lengths> {
         let (part, width) = (self.part, self.part.width);
-        let mut lengths = Lengths { row: 0.0, columns: vec![0.0; part.columns.len()] };
+        let mut lengths = Lengths { row: 0.0, columns: vec![0.0; part.columns.total()] };
         let mut sum = Vec::new();
         let mut row_number = rows.start;
         while row_number < rows.end {
@@ -336,15 +336,15 @@ impl<'v, R: Seat> Vectors<'v, R> {
     /// Reads all rows, some at a time; gives the length of the base's longest row, and that of its longest column, added.
     fn each(&self, weights: &[f64], take: &(dyn Fn(usize, Vec<R>) + Sync)) -> Result<f64> {
         let rows = (CHUNK / self.part.width.max(1)).max(1);
-        let lengths = self.workers.each(self.part.rows.len().div_ceil(rows), |chunk| {
-            let span = chunk * rows..((chunk + 1) * rows).min(self.part.rows.len());
-            let (mut desk, mut out) = (Desk::default(), Vec::with_capacity(span.len() * self.part.columns.len()));
+        let lengths = self.workers.each(self.part.rows.total().div_ceil(rows), |chunk| {
+            let span = chunk * rows..((chunk + 1) * rows).min(self.part.rows.total());
+            let (mut desk, mut out) = (Desk::default(), Vec::with_capacity(span.len() * self.part.columns.total()));
             let lengths = self.read(span.clone(), weights, &mut desk, &mut out)?;
-            take(span.start * self.part.columns.len(), out);
+            take(span.start * self.part.columns.total(), out);
             Ok(lengths)
         })?;
         let row = lengths.iter().map(|lengths| lengths.row).fold(0.0, f64::max);
-        let mut columns = vec![0.0; self.part.columns.len()];
+        let mut columns = vec![0.0; self.part.columns.total()];
         lengths.iter().for_each(|some| columns.iter_mut().zip(&some.columns).for_each(|(sum, x)| *sum += x));
         Ok(row.sqrt() + columns.into_iter().fold(0.0, f64::max).sqrt())
     }
@@ -352,7 +352,7 @@ impl<'v, R: Seat> Vectors<'v, R> {
 
 impl<R: Seat> TaskVectors<R> for Vectors<'_, R> {
     fn sum(&mut self, weights: &[f64]) -> Result<Matrix<R>> {
-        let (rows, columns) = (self.part.rows.len(), self.part.columns.len());
+        let (rows, columns) = (self.part.rows.total(), self.part.columns.total());
         let values = Mutex::new(vec![R::ZERO; rows * columns]);
         let square = self.each(weights, &|start, some| {
             values.lock().expect("no holder panics")[start..start + some.len()].copy_from_slice(&some);

@@ -24,6 +24,15 @@ pub enum Make {
 
 pub const MAKES: [Make; 4] = [Make::Plain, Make::Mixed, Make::Tied, Make::Wild];
 
+/// The families that a method merges from end to end, whatever it is asked: a matrix that is not finite has no singular values.
+pub fn makes(spec: &Spec) -> &'static [Make] {
+    if spec.params.iter().any(|param| param.name == "matrices") {
+        &[Make::Plain, Make::Mixed, Make::Tied]
+    } else {
+        &MAKES
+    }
+}
+
 /// The float tensors with their types, and the scale of their values: their own, so that a threshold over the model is none over a tensor.
 /// More blocks than threads (and more elements than a threshold is found in without a sample), less than one, a prime, one number, none.
 const TENSORS: [(&str, &[u64], Dtype, f64); 8] = [

@@ -71,7 +71,10 @@ pub fn multiply(out: &mut [f64], lies: Lies, a: View, b: View, add: bool) {
         return;
     }
     if depth == 0 {
-        return if add { () } else { out.fill(0.0) };
+        if !add {
+            out.fill(0.0);
+        }
+        return;
     }
     let (down, right) = if lies == Lies::ByRow { (columns, 1) } else { (1, rows) };
     // SAFETY: each matrix is within its slice, as `View::new` and the line above have it, and `out` overlaps none, being borrowed alone.

@@ -171,7 +171,7 @@ pub fn largest<R: Real>(a: &Matrix<R>, workers: &Workers) -> Result<f64> {
     for _ in 0..STEPS {
         // Each to length 1: squares of lengths would soon be no numbers.
         let lengths: Vec<f64> = (0..x.columns).map(|j| angle::dot(x.column(j), x.column(j)).sqrt()).collect();
-        if lengths.iter().any(|length| *length == 0.0) {
+        if lengths.contains(&0.0) {
             return Ok(most);
         }
         let back = a.transposed_times(&x.scaled(&lengths.iter().map(|length| 1.0 / length).collect::<Vec<_>>()), workers)?;
