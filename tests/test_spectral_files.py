@@ -328,5 +328,7 @@ def test_a_matrix_that_is_not_finite(command, tmp_path, bad):
     # Where nothing is decomposed it is a number, and counted.
     with pytest.raises(RecipeError, match="normalize"):
         mergecore.merge(["a", "b"], "tsv", base="base", out="out", normalize=True)
-    report = mergecore.merge(["a", "b"], "tsv", base="base", out="out", matrices="none", overwrite=True)
+    report = mergecore.merge(
+        ["a", "b"], "tsv", base="base", out="out", matrices="none", overwrite=True
+    )
     assert report.nan + report.inf > 0

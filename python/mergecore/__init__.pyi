@@ -44,6 +44,8 @@ __all__ = [
     "della",
     "della_linear",
     "extrapolate",
+    "iso_c",
+    "iso_cts",
     "karcher",
     "linear",
     "merge",
@@ -62,6 +64,7 @@ __all__ = [
     "slerp",
     "task_arithmetic",
     "ties",
+    "tsv",
     "verify",
 ]
 
@@ -710,6 +713,150 @@ def model_stock(
         onto: What the merged change is added to; the base if None.
         filter_wise: A t for each row of a tensor, rather than for the whole of it.
         clamp: Keep t between 0 (the base) and 1 (the mean).
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
+        dtype: The output's dtype; else that of the base, else of the first model.
+        name: The name of a bare array, of which random masks are made.
+        seed: The seed of random masks.
+
+    Returns:
+        The merge: an array of the inputs' kind and shape, or a dict of them.
+
+    Raises:
+        RecipeError: A parameter is unknown or out of its range.
+        ModelError: Names, shapes or dtypes do not fit together.
+    """
+
+def tsv(
+    models: Sequence[_Tensors],
+    base: _Tensors,
+    *,
+    onto: _Tensors | None = None,
+    weights: float | Sequence[float] = 1.0,
+    lambda_: float = 1.0,
+    matrices: Literal["linear", "all", "projections", "none"] = "linear",
+    rank_tol: float | Literal["storage"] = 1e-06,
+    modifiers: _Modifiers | None = None,
+    dtype: object = None,
+    name: str = "",
+    seed: int = 42,
+) -> _Tensors:
+    r"""Each task vector's leading singular vectors, decorrelated, with their singular values.
+
+    Δ = λ U⊥ diag(σ) V⊥ᵀ,  U⊥ = polar([U₁ … U_N]), V⊥ alike;  Uᵢ diag(σᵢ) Vᵢᵀ = the first min(m, n)
+    // N singular triplets of wᵢδᵢ;  tensors that are no matrices: λ Σ wᵢδᵢ / N
+
+    Source: Gargiulo et al., Task Singular Vectors: Reducing Task Interference in Model Merging,
+    CVPR 2025, arXiv:2412.00081.
+
+    Args:
+        models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
+        base: What the models were fine-tuned from.
+        onto: What the merged change is added to; the base if None.
+        weights: How much of each model goes in: its task vector is scaled by it before all else.
+            One value, or one a model.
+        lambda_: Scales the merged task vector before it is added.
+        matrices: Which tensors are matrices: linear (two axes, neither the vocabulary), all (two
+            axes), projections (q, k, v, o, gate, up, down), none.
+        rank_tol: Singular values below this share of the largest are no direction; storage: below
+            what rounding the checkpoints to their types makes. A float or "storage".
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
+        dtype: The output's dtype; else that of the base, else of the first model.
+        name: The name of a bare array, of which random masks are made.
+        seed: The seed of random masks.
+
+    Returns:
+        The merge: an array of the inputs' kind and shape, or a dict of them.
+
+    Raises:
+        RecipeError: A parameter is unknown or out of its range.
+        ModelError: Names, shapes or dtypes do not fit together.
+    """
+
+def iso_c(
+    models: Sequence[_Tensors],
+    base: _Tensors,
+    *,
+    onto: _Tensors | None = None,
+    weights: float | Sequence[float] = 1.0,
+    lambda_: float = 1.0,
+    matrices: Literal["linear", "all", "projections", "none"] = "linear",
+    rank_tol: float | Literal["storage"] = 1e-06,
+    modifiers: _Modifiers | None = None,
+    dtype: object = None,
+    name: str = "",
+    seed: int = 42,
+) -> _Tensors:
+    r"""The sum of the task vectors with all singular values made alike.
+
+    Δ = λ σ̄ U Vᵀ,  U diag(σ) Vᵀ = A = Σ wᵢδᵢ,  σ̄ = Σσ / min(m, n);  tensors that are no matrices:
+    λ A / N
+
+    Source: Marczak et al., No Task Left Behind: Isotropic Model Merging with Common and Task-
+    Specific Subspaces, ICML 2025, arXiv:2502.04959.
+
+    Args:
+        models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
+        base: What the models were fine-tuned from.
+        onto: What the merged change is added to; the base if None.
+        weights: How much of each model goes in: its task vector is scaled by it before all else.
+            One value, or one a model.
+        lambda_: Scales the merged task vector before it is added.
+        matrices: Which tensors are matrices: linear (two axes, neither the vocabulary), all (two
+            axes), projections (q, k, v, o, gate, up, down), none.
+        rank_tol: Singular values below this share of the largest are no direction; storage: below
+            what rounding the checkpoints to their types makes. A float or "storage".
+        modifiers: What acts on the merged change, in order: names, or mappings of one name to its
+            parameters; or one of them.
+        dtype: The output's dtype; else that of the base, else of the first model.
+        name: The name of a bare array, of which random masks are made.
+        seed: The seed of random masks.
+
+    Returns:
+        The merge: an array of the inputs' kind and shape, or a dict of them.
+
+    Raises:
+        RecipeError: A parameter is unknown or out of its range.
+        ModelError: Names, shapes or dtypes do not fit together.
+    """
+
+def iso_cts(
+    models: Sequence[_Tensors],
+    base: _Tensors,
+    *,
+    onto: _Tensors | None = None,
+    weights: float | Sequence[float] = 1.0,
+    lambda_: float = 1.0,
+    common_space_fraction: float = 0.8,
+    matrices: Literal["linear", "all", "projections", "none"] = "linear",
+    rank_tol: float | Literal["storage"] = 1e-06,
+    modifiers: _Modifiers | None = None,
+    dtype: object = None,
+    name: str = "",
+    seed: int = 42,
+) -> _Tensors:
+    r"""The sum's leading directions and each task vector's own beyond them, decorrelated, with all singular values alike.
+
+    Δ = λ σ̄ U⊥ V⊥ᵀ,  U⊥ = polar([U_c U₁ … U_N]), V⊥ alike, σ̄ = the mean of their singular values;
+    U_c, V_c: the first c of A = Σ wᵢδᵢ;  Uᵢ, Vᵢ: the first k of (I − U_c U_cᵀ) wᵢδᵢ;  k = round((r
+    − int(f r)) / N), c = r − N k, r = min(m, n);  tensors that are no matrices: λ A / N
+
+    Source: Marczak et al., No Task Left Behind: Isotropic Model Merging with Common and Task-
+    Specific Subspaces, ICML 2025, arXiv:2502.04959.
+
+    Args:
+        models: NumPy arrays, CPU torch tensors (bfloat16 included), or dicts of either; all alike.
+        base: What the models were fine-tuned from.
+        onto: What the merged change is added to; the base if None.
+        weights: How much of each model goes in: its task vector is scaled by it before all else.
+            One value, or one a model.
+        lambda_: Scales the merged task vector before it is added.
+        common_space_fraction: How much of the singular vectors are those of the sum, f.
+        matrices: Which tensors are matrices: linear (two axes, neither the vocabulary), all (two
+            axes), projections (q, k, v, o, gate, up, down), none.
+        rank_tol: Singular values below this share of the largest are no direction; storage: below
+            what rounding the checkpoints to their types makes. A float or "storage".
         modifiers: What acts on the merged change, in order: names, or mappings of one name to its
             parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
