@@ -262,8 +262,9 @@ def model_stock(models, base, filter_wise=False, clamp=True) -> Array:
     n, axis = len(deltas), (-1 if filter_wise and base.ndim else None)
     x = [d.astype(np.float64) for d in deltas]
     norms = [np.sqrt(np.sum(d * d, axis, keepdims=True)) for d in x]
+    least = 5e-324 if clamp else 1e-6
     cosines = [
-        np.sum(x[i] * x[j], axis, keepdims=True) / np.maximum(norms[i] * norms[j], 1e-6)
+        np.sum(x[i] * x[j], axis, keepdims=True) / np.maximum(norms[i] * norms[j], least)
         for i in range(n)
         for j in range(i + 1, n)
     ]

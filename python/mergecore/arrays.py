@@ -76,7 +76,7 @@ def _merge(method: Method, given: Mapping[str, Any]) -> Any:
     base, onto = settings.pop("base", None), settings.pop("onto", None)
     name, dtype = settings.pop("name", ""), settings.pop("dtype", None)
     modifiers = settings.pop("modifiers", None)
-    inputs = {str(i): model for i, model in enumerate(models)}
+    inputs = {f"model {i}": model for i, model in enumerate(models)}
     inputs |= {"base": base} if base is not None else {}
     inputs |= {"onto": onto} if onto is not None else {}
     if not inputs:
@@ -87,7 +87,7 @@ def _merge(method: Method, given: Mapping[str, Any]) -> Any:
     states = {k: {name: model} if all(bare) else model for k, model in inputs.items()}
     request = recipe.build(
         method.name,
-        [str(i) for i in range(len(models))],
+        [f"model {i}" for i in range(len(models))],
         "base" if base is not None else None,
         {k: v for k, v in settings.items() if k != "seed"},
         modifiers=modifiers,
@@ -103,7 +103,7 @@ def _merge_states(
     request: recipe.Recipe, states: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Merges dicts of arrays; `states` maps the recipe's references to them."""
-    template = states.get("base", states.get("0", {}))
+    template = states.get("base", states.get("model 0", {}))
     counters = {
         name
         for state in states.values()
@@ -131,16 +131,17 @@ def _merge_states(
 
 def _same_in_all(name: str, states: Mapping[str, Mapping[str, Any]]) -> Any:
     """A copy of a tensor that is no float, and so has to be equal in all models."""
+    called = f"tensor {name}" if name else "the array"
     first: Any = None
     for reference, state in states.items():
         array = state.get(name)
         if array is None:
-            raise ModelError(f"{name}: model {reference} does not have it")
+            raise ModelError(f"{called}: {reference} does not have it")
         first = array if first is None else first
         kind = kind_of(array)
         dtype = kind.dtype_name(array)
         if "float" in dtype or "complex" in dtype:
-            raise ModelError(f"{name}: {dtype} weights cannot be merged; convert them first")
+            raise ModelError(f"{called}: {dtype} weights cannot be merged; convert them first")
         if kind_of(first).dtype_name(first) != dtype or not kind.equal(first, array):
-            raise ModelError(f"{name}: {dtype} values are not averaged, and the models' differ")
+            raise ModelError(f"{called}: {dtype} values are not averaged, and the models' differ")
     return kind_of(first).copy(first)

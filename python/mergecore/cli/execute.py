@@ -68,6 +68,7 @@ def plan_facts(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("donor", summary["donor"]),
         ("tensors", f"{summary['tensors']:,}"),
         ("parameters", f"{summary['parameter_count']:,} ({summary['dtype']})"),
+        ("matrices", _matrices_text(summary)),
         ("to read", terminal.size(summary["bytes_to_read"])),
         ("to write", f"{terminal.size(summary['bytes_to_write'])} in {files}"),
         ("passes", summary["passes"]),
@@ -86,8 +87,12 @@ def disk_text(free: int, needed: int) -> str:
 
 def show_steps(steps: Sequence[Mapping[str, Any]]) -> None:
     """Prints what is done to every tensor."""
-    rows = [(step["name"], _sources(step), _parameters(step)) for step in steps]
-    terminal.table(("tensor", "from", "with"), rows)
+    heads = ["tensor", "from", "with"]
+    rows = [[step["name"], _sources(step), _parameters(step)] for step in steps]
+    if any(step["matrices"] for step in steps):
+        heads.append("merged as")
+        rows = [[*row, _parts(step)] for row, step in zip(rows, steps, strict=True)]
+    terminal.table(heads, rows)
 
 
 def show_report(report: Mapping[str, Any]) -> None:
@@ -138,6 +143,28 @@ def value_text(value: object) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(value_text, value)) + "]"
     return f"{value:.6g}" if isinstance(value, float) else str(value).lower()
+
+
+def _matrices_text(summary: Mapping[str, Any]) -> str | None:
+    """`28 of 38 tensors, the largest 2816 x 1024`; more where some tensors hold several."""
+    found = summary["matrices"]
+    if found is None:
+        return None
+    rows, columns = found["largest"]
+    several = f"{found['matrices']:,} in " if found["matrices"] != found["tensors"] else ""
+    of = f"{several}{found['tensors']:,} of {summary['tensors']:,} tensors"
+    return f"{of}, the largest {rows} x {columns}"
+
+
+def _parts(step: Mapping[str, Any]) -> str:
+    """What singular values are looked at of a tensor."""
+    parts = step["matrices"]
+    if not parts:
+        return "elements" if step["how"] == "merged" else ""
+    if parts == [""]:
+        return "matrix"
+    shown = ", ".join(parts[:4])
+    return f"{len(parts)} matrices ({shown}{', ...' if len(parts) > 4 else ''})"
 
 
 def _some(names: Sequence[str]) -> str | None:

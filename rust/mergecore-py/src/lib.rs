@@ -137,7 +137,7 @@ fn merge_arrays(
     let watch = Watch::default();
     enter(py, &watch, None, || {
         let recipe = Recipe::parse(recipe, false)?;
-        let numbered = models.iter().enumerate().map(|(i, inputs)| inputs.checkpoint(&i.to_string()));
+        let numbered = models.iter().enumerate().map(|(i, inputs)| inputs.checkpoint(&format!("model {i}")));
         let base = base.iter().map(|inputs| inputs.checkpoint("base"));
         let checkpoints = base.chain(numbered).chain(onto.iter().map(|inputs| inputs.checkpoint("onto"))).collect();
         let plan = plan::plan(recipe, checkpoints)?;

@@ -71,6 +71,10 @@ impl Shape {
         self.rows.min(self.columns)
     }
 
+    pub fn long(self) -> u64 {
+        self.rows.max(self.columns)
+    }
+
     /// Bytes of the matrix.
     pub fn bytes(self) -> u64 {
         self.rows * self.columns * self.element

@@ -66,6 +66,14 @@ pub fn embedding<'n>(mut names: impl Iterator<Item = &'n String> + Clone) -> Opt
     first.or_else(|| names.find(|name| over_vocabulary(name)))
 }
 
+/// What an error calls a tensor; in memory it may have no name.
+pub fn called(tensor: &str) -> String {
+    match tensor {
+        "" => "the array".into(),
+        name => format!("tensor {name}"),
+    }
+}
+
 /// Whether `name` is `end`, or ends with it after a dot.
 pub fn ends(name: &str, end: &str) -> bool {
     name.strip_suffix(end).is_some_and(|start| start.is_empty() || start.ends_with('.'))

@@ -12,7 +12,9 @@ use crate::error::{Error, Result};
 use crate::kernels::{angle, mask};
 use crate::layout::{Layout, INDEX, MANIFEST};
 use crate::names;
+use crate::plan::matrices::Part;
 use crate::plan::{Head, Job, Plan, Stack, Work};
+use crate::recipe::Modifier;
 use crate::write::journal::Record;
 use crate::write::{documents, SideFile};
 
@@ -201,7 +203,7 @@ pub fn summary(plan: &Plan, layout: &Layout, threads: usize, memory_bytes: u64) 
     let mut summary = json!({
         "recipe": plan.recipe.resolved(),
         "parameter_count": plan.parameter_count(),
-        "bytes_to_read": plan.bytes_to_read() * plan.passes() as u64,
+        "bytes_to_read": plan.bytes_to_read(),
         "bytes_to_write": plan.bytes_to_write(),
         "passes": plan.passes(),
         "memory_bytes": memory_bytes,
@@ -210,6 +212,7 @@ pub fn summary(plan: &Plan, layout: &Layout, threads: usize, memory_bytes: u64) 
         "tied": plan.head == Head::Tied || (!plan.has_head() && plan.reference_tied() == Some(true)),
         "untied": plan.head == Head::Untied || (plan.has_head() && plan.donor_tied() == Some(true)),
         "vocabulary": plan.vocabulary.as_ref().map(Vocabulary::account),
+        "matrices": matrices(plan),
         "layers": plan.layers(),
         "stacks": plan.stacks().iter().map(stack).collect::<Vec<_>>(),
         "files": layout.files.iter().map(|f| json!({"name": f.name, "bytes": f.bytes})).collect::<Vec<_>>(),
@@ -220,6 +223,19 @@ pub fn summary(plan: &Plan, layout: &Layout, threads: usize, memory_bytes: u64) 
     });
     extend(&mut summary, request(plan));
     summary
+}
+
+/// How many tensors are merged or modified as matrices, how many matrices those are, and the largest; null where none could be.
+fn matrices(plan: &Plan) -> Json {
+    let parts = |job: &Job| job.whole.iter().flat_map(|whole| whole.units.iter().flat_map(|unit| &unit.parts)).map(Part::size).collect();
+    let all: Vec<Vec<[usize; 2]>> = plan.jobs.iter().map(parts).collect();
+    let largest = all.iter().flatten().max_by_key(|[rows, columns]| rows * columns);
+    match largest {
+        None => Json::Null,
+        Some(largest) => json!({
+            "tensors": all.iter().filter(|parts| !parts.is_empty()).count(), "matrices": all.iter().map(Vec::len).sum::<usize>(), "largest": largest,
+        }),
+    }
 }
 
 fn stack(stack: &Stack) -> Json {
@@ -235,6 +251,7 @@ pub fn steps(plan: &Plan) -> Json {
             "shape": job.shape,
             "how": if matches!(job.work, Work::Copy(_)) { "copied" } else { "merged" },
             "sources": job.origins.iter().map(|origin| json!({"model": origin.model, "tensor": origin.tensor})).collect::<Vec<_>>(),
+            "matrices": job.whole.as_ref().map(|whole| whole.units.iter().flat_map(|unit| &unit.parts).map(|part| &part.label).collect::<Vec<_>>()),
             "parameters": job.bound.as_ref().map(|bound| bound.params.json()),
         })
     };
@@ -336,22 +353,34 @@ impl Report {
 }
 
 /// Says where singular values are rounding noise for the most part: methods that make them alike make it as strong as what was learnt.
-fn noise(plan: &Plan, records: &BTreeMap<String, Record>) -> Option<String> {
-    let of = |record: &Record| -> Vec<(f64, f64)> {
-        let number = |json: &Json, key: &str| json[key].as_f64().unwrap_or(0.0);
-        record.spectra.as_array().into_iter().flatten().map(|s| (number(s, "noise_share"), number(s, "stable_rank"))).collect()
+fn noise(plan: &Plan, records: &BTreeMap<String, Record>) -> Vec<String> {
+    let number = |json: &Json, key: &str| json[key].as_f64().unwrap_or(0.0);
+    let spectra = |job: &Job| records[&job.name].spectra.as_array().cloned().unwrap_or_default();
+    let modifiers = plan.recipe.modifiers.iter().map(|modifier| (modifier.spec.name, Some(modifier)));
+    let of_one = |(who, modifier): (&str, Option<&Modifier>)| {
+        let seen = plan.jobs.iter().flat_map(|job| spectra(job).into_iter().filter(|s| s["of"] == who).map(move |s| (job, s)));
+        let seen: Vec<(&Job, Json)> = seen.collect();
+        let loud = seen.iter().filter(|(_, s)| number(s, "noise_share") > 0.5).count();
+        let (job, worst) = seen.iter().max_by(|a, b| number(&a.1, "noise_share").total_cmp(&number(&b.1, "noise_share")))?;
+        let params = modifier.map(|modifier| &modifier.params).or_else(|| job.bound.as_ref().map(|bound| &bound.params));
+        let left_out = params.is_some_and(|params| params.number_or_word("rank_tol").is_err());
+        let way_out = match (left_out, modifier) {
+            (true, _) => String::new(),
+            (false, None) => "; rank_tol: storage (--set rank_tol=storage) leaves it out".into(),
+            (false, Some(_)) => format!("; {who}'s rank_tol: storage (--modifier {who}:rank_tol=storage) leaves it out"),
+        };
+        (loud > 0).then(|| {
+            format!(
+                "{loud} of {} matrices are rounding noise for the most part: in {} {:.0} % of the sum of the singular values lie below what \
+                 rounding the models to their types makes (stable rank {:.1}){way_out}",
+                seen.len(),
+                job.name,
+                100.0 * number(worst, "noise_share"),
+                number(worst, "stable_rank")
+            )
+        })
     };
-    let all: Vec<(&String, f64, f64)> =
-        records.values().flat_map(|record| of(record).into_iter().map(|(share, rank)| (&record.name, share, rank))).collect();
-    let loud = all.iter().filter(|(_, share, _)| *share > 0.5).count();
-    let (name, share, rank) = all.iter().max_by(|a, b| a.1.total_cmp(&b.1)).filter(|_| loud > 0)?;
-    let way = if plan.recipe.leaves_noise_out() { "" } else { "; rank_tol: storage leaves it out" };
-    Some(format!(
-        "{loud} of {} matrices are rounding noise for the most part: in {name} {:.0} % of the sum of the singular values lie below what \
-         rounding the models to their types makes (stable rank {rank:.1}){way}",
-        all.len(),
-        100.0 * share
-    ))
+    [(plan.recipe.spec.name, None)].into_iter().chain(modifiers).filter_map(of_one).collect()
 }
 
 /// The models that hold NaN or infinite values: name, counts, and the first tensor by name.

@@ -463,7 +463,7 @@ fn the_inputs_are_read_as_often_as_the_plan_says() {
             let report = model::finish(&plan, &out, Run { cap, overwrite: true, ..RUN }, &watch).unwrap();
             let [done, total] = [&watch.done, &watch.total].map(|count| count.load(Ordering::Relaxed));
             assert_eq!(done, total, "{recipe}: the progress ends elsewhere");
-            let read = report["bytes_read"].as_f64().unwrap() / plan.bytes_to_read() as f64;
+            let read = report["bytes_read"].as_f64().unwrap() / (plan.bytes_to_read() / passes as u64) as f64;
             let over = read - passes as f64;
             let right = match size {
                 "small" => over == 0.0,

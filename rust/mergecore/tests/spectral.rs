@@ -128,8 +128,8 @@ fn the_number_of_threads_is_not_seen() {
             let [mut a, b, c] = [5, 6, 7].map(|seed| Matrix::new(rows, columns, values(rows, columns, seed)));
             let half = |sigma: &[f64], rank: usize| Sizes { kept: sigma[..rank].iter().map(|x| x.sqrt()).collect(), rest: true };
             let account = reshape(&mut a, Tolerance::Relative(1e-6), 0.0, &half, &workers).unwrap();
-            let mut stack = Stack::<f32>::like(&b);
-            let floor = Floor { tolerance: Tolerance::Relative(1e-6), noise: 0.0, largest: 0.0 };
+            let mut stack = Stack::like(&b);
+            let floor = Floor { tolerance: Tolerance::Relative(1e-6), noise: 0.0, left_of: None };
             stack.push(&b, 320, floor, &workers).unwrap();
             let mut left = c.clone();
             stack.leave_out(&mut left, 320, &workers).unwrap();
@@ -148,11 +148,14 @@ fn the_number_of_threads_is_not_seen() {
 #[test]
 fn a_result_that_is_wrong_is_refused() {
     let fine = Account { rank: 3, stable_rank: 2.0, noise_share: 0.0, orthogonality: 1e-7, residual: 1e-8 };
-    assert!(fine.certified().is_ok());
+    let result = Matrix::new(2, 2, vec![1.0f32; 4]);
+    assert!(fine.certified(&result).is_ok());
     for wrong in [Account { orthogonality: 1e-4, ..fine }, Account { residual: f64::NAN, ..fine }] {
-        let error = wrong.certified().unwrap_err();
+        let error = wrong.certified(&result).unwrap_err();
         assert!(error.kind == Kind::Run && error.message.contains("orthogonality") && error.message.contains("residual"), "{error}");
     }
+    // Of numbers that f32 holds to a few digits nothing else can be asked.
+    assert!(Account { residual: 1e-2, ..fine }.certified(&Matrix::new(1, 2, vec![1e-41f32, 0.0])).is_ok());
     // The figures tell: of a matrix whose singular values are others than it is said to have.
     let a = Matrix::new(30, 40, values(30, 40, 8));
     let spectrum = Spectrum::of(&a, &|sigma| sigma.len(), &workers(1)).unwrap();
@@ -160,6 +163,38 @@ fn a_result_that_is_wrong_is_refused() {
     let mut sigma = spectrum.sigma.clone();
     sigma[0] *= 1.001;
     assert!(spectrum.orthogonality(&a, &sigma, &workers(1)).unwrap() > 1e-5);
+}
+
+/// Rows of equal or opposite signs: at right angles to whatever random signs a check might multiply them with.
+#[test]
+fn no_matrix_escapes_its_checks() {
+    for (rows, columns) in [(4, 4), (4, 9), (9, 4), (64, 80)] {
+        for pattern in 0..200u64 {
+            let sign = |i: usize| if (pattern >> (i % 60)) & 1 == 0 { 0.1 } else { -0.1 };
+            let flat: Vec<f32> = (0..rows * columns).map(|k| (sign(k / columns) * sign(7 + k % columns)) as f32).collect();
+            let mut a = Matrix::new(rows, columns, flat.clone());
+            let alike = |sigma: &[f64], rank: usize| Sizes { kept: sigma[..rank].to_vec(), rest: false };
+            let account = reshape(&mut a, Tolerance::Relative(1e-6), 0.0, &alike, &workers(1)).unwrap();
+            assert_eq!(account.rank, 1);
+            close(&of_matrix(&a, rows, columns), &mat(rows, columns, &flat), 1e-6);
+        }
+    }
+}
+
+#[test]
+fn a_direction_just_above_the_floor_counts() {
+    // AAᵀ in f64 does not tell 1e-8 of the largest from zero.
+    for small in [5e-8, 1e-8, 5e-9, 2e-9] {
+        for seed in 0..20 {
+            let svd = mat(30, 44, &values(30, 44, 100 + seed)).thin_svd().unwrap();
+            let sigma = |j: usize| if j == 29 { small } else { 1.0 };
+            let made = Mat::from_fn(30, 30, |i, j| svd.U()[(i, j)] * sigma(j)) * svd.V().transpose();
+            let mut a = Matrix::new(30, 44, (0..30 * 44).map(|k| made[(k / 44, k % 44)]).collect());
+            let ones = |_: &[f64], rank: usize| Sizes { kept: vec![1.0; rank], rest: false };
+            let account = reshape(&mut a, Tolerance::Relative(1e-9), 0.0, &ones, &workers(1)).unwrap();
+            assert_eq!(account.rank, 30, "{small:e}");
+        }
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub const SPEC: Spec = Spec {
               A = Σ wᵢδᵢ;  Uᵢ, Vᵢ: the first k of (I − U_c U_cᵀ) wᵢδᵢ;  k = round((r − int(f r)) / N), c = r − N k, r = min(m, n);  \
               tensors that are no matrices: λ A / N",
     paper: "Marczak et al., No Task Left Behind: Isotropic Model Merging with Common and Task-Specific Subspaces, ICML 2025, arXiv:2502.04959",
-    cost: "an m × n matrix, m ≤ n, in memory once and once in f64, and eight of m × m in f64; about (N + 4)(3m²n + 9m³) operations in f64 for each",
+    cost: "an m × n matrix, m ≤ n, in memory once and twice in f64, and twelve of m × m in f64; about (N + 4)(3m²n + 9m³) operations in f64 for each",
     base: Base::Required,
     models: (1, usize::MAX),
     params: &[
@@ -86,24 +86,25 @@ impl<R: Real> Formula<R> for IsoCts {
 impl<R: Real> Solve<R> for IsoCts {
     fn solve(&self, vectors: &mut dyn TaskVectors<R>, workers: &Workers) -> Result<(Matrix<R>, Account)> {
         let models = self.weight.len();
-        let mut last = vectors.sum(&self.weight)?;
-        let own = self.own(last.short);
-        let common = last.short - models * own;
-        let mut stack = Stack::<f64>::like(&last);
+        let sum = vectors.sum(&self.weight)?;
+        let own = self.own(sum.short);
+        let common = sum.short - models * own;
+        let (mut stack, [rows, columns]) = (Stack::like(&sum), sum.shape());
         // Rounding has moved the common directions, too: what it makes of the sum is in what is left of each task vector.
-        let floor = Floor { tolerance: self.tolerance, noise: vectors.noise(&self.weight), largest: 0.0 };
-        stack.push(&last, common, floor, workers)?;
+        let floor = Floor { tolerance: self.tolerance, noise: vectors.noise(&self.weight), left_of: None };
+        stack.push(&sum, common, floor, workers)?;
+        drop(sum);
         for model in (0..models).filter(|_| own > 0) {
-            drop(std::mem::replace(&mut last, Matrix::new(0, 0, Vec::new())));
-            last = vectors.sum(&matrices::alone(&self.weight, model))?;
+            let mut rest = vectors.sum(&matrices::alone(&self.weight, model))?.wide();
             // What is left of a task vector that lies in the common space is rounding, however large beside itself.
-            let largest = spectrum::largest(&last, workers)?;
-            stack.leave_out(&mut last, common, workers)?;
-            stack.push(&last, own, Floor { largest, ..floor }, workers)?;
+            let largest = spectrum::largest(&rest, workers)?;
+            stack.leave_out(&mut rest, common, workers)?;
+            stack.push(&rest, own, Floor { left_of: Some(largest), ..floor }, workers)?;
         }
-        let mean = stack.sigma.iter().sum::<f64>() / last.short.max(1) as f64;
-        let account = stack.merge(&mut last, Some(mean), self.tolerance, workers)?;
-        Ok((last, account))
+        let mut out = Matrix::new(rows, columns, vec![R::ZERO; rows * columns]);
+        let mean = stack.sigma.iter().sum::<f64>() / out.short.max(1) as f64;
+        let account = stack.merge(&mut out, Some(mean), self.tolerance, workers)?;
+        Ok((out, account))
     }
 }
 
@@ -113,6 +114,8 @@ impl Spectral for IsoCts {
     }
 
     fn bytes(&self, shape: Shape, threads: u64) -> u64 {
-        shape.bytes() + 8 * shape.rows * shape.columns + stack::bytes(shape.short(), threads) + 8 * shape.short() * shape.short()
+        // A task vector as it was read and in f64, and the projector.
+        let (m, n) = (shape.short(), shape.long());
+        shape.bytes() + 8 * m * n + 8 * m * m + stack::bytes(m, n, threads)
     }
 }

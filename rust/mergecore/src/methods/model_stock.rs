@@ -2,11 +2,11 @@
 //!
 //! Jang et al. (ECCV 2024), per tensor or per row: fine-tunes lie on a sphere around their center, equally far from each other, so the
 //! angle between their task vectors says how far their mean is from it. With mergekit's rules where the paper leaves a choice: cosines are
-//! averaged over the pairs, ‖δᵢ‖‖δⱼ‖ is not taken to be below 1e-6 (task vectors shorter than 1e-3 count as more independent than they
-//! are, and the tensor falls back to the base), and t is 0 where |1 + (N−1) c| < 1e-6.
+//! averaged over the pairs, and t is 0 where |1 + (N−1) c| < 1e-6.
 //!
-//! The paper's t is between 0 and 1. mergekit follows a negative cosine beyond the base, and with c = −0.6 for two models to t = −3:
-//! `clamp: false` does the same.
+//! The paper's t is between 0 and 1. mergekit follows a negative cosine beyond the base, and with c = −0.6 for two models to t = −3; and it
+//! does not take ‖δᵢ‖‖δⱼ‖ to be below 1e-6, so that tensors that have moved by less than 1e-3, as norms and biases do, fall back to the base
+//! even where all models agree. `clamp: false` does the same.
 
 use super::{Base, Block, Facts, Formula, Grain, Method, Need, Spec};
 use crate::dtype::Real;
@@ -35,7 +35,7 @@ pub const SPEC: Spec = Spec {
             kind: Kind::Flag,
             default: Default::Flag(true),
             file_default: Some(Default::Flag(false)),
-            doc: "keep t between 0 (the base) and 1 (the mean)",
+            doc: "keep t between 0 (the base) and 1 (the mean), and angles as they are; mergekit does not, and takes short task vectors for unlike",
             ..NORMALIZE
         },
     ],
@@ -61,8 +61,8 @@ impl ModelStock {
         for i in 0..self.models {
             for j in i + 1..self.models {
                 // One root of a product: the cosine of equal or opposite vectors is ±1 to the last bit.
-                let lengths = (gram.dot(i, i) * gram.dot(j, j)).sqrt().max(1e-6);
-                sum += (gram.dot(i, j) / lengths).clamp(-1.0, 1.0);
+                let lengths = (gram.dot(i, i) * gram.dot(j, j)).sqrt().max(if self.clamp { 0.0 } else { 1e-6 });
+                sum += if lengths > 0.0 { (gram.dot(i, j) / lengths).clamp(-1.0, 1.0) } else { 0.0 };
             }
         }
         let cos = sum / (n * (n - 1.0) / 2.0);

@@ -23,7 +23,7 @@ pub const SPEC: Spec = Spec {
     formula: "Δ = λ U⊥ diag(σ) V⊥ᵀ,  U⊥ = polar([U₁ … U_N]), V⊥ alike;  Uᵢ diag(σᵢ) Vᵢᵀ = the first min(m, n) // N singular triplets of \
               wᵢδᵢ;  tensors that are no matrices: λ Σ wᵢδᵢ / N",
     paper: "Gargiulo et al., Task Singular Vectors: Reducing Task Interference in Model Merging, CVPR 2025, arXiv:2412.00081",
-    cost: "an m × n matrix, m ≤ n, in memory twice, and seven of m × m in f64; about (N + 3)(m²n + 9m³) operations in f64 for each",
+    cost: "an m × n matrix, m ≤ n, in memory once and once in f64, and eleven of m × m in f64; about (N + 3)(m²n + 9m³) operations in f64 for each",
     base: Base::Required,
     models: (1, usize::MAX),
     params: &[SUMMED, LAMBDA, MATRICES, RANK_TOL],
@@ -56,7 +56,7 @@ impl<R: Real> Formula<R> for Tsv {
 
 impl<R: Real> Solve<R> for Tsv {
     fn solve(&self, vectors: &mut dyn TaskVectors<R>, workers: &Workers) -> Result<(Matrix<R>, Account)> {
-        let mut stack: Option<Stack<R>> = None;
+        let mut stack: Option<Stack> = None;
         let mut last = None;
         for model in 0..self.weight.len() {
             // One matrix at a time, and the stack.
@@ -64,7 +64,7 @@ impl<R: Real> Solve<R> for Tsv {
             let alone = matrices::alone(&self.weight, model);
             let delta = vectors.sum(&alone)?;
             let stack = stack.get_or_insert_with(|| Stack::like(&delta));
-            let floor = Floor { tolerance: self.tolerance, noise: vectors.noise(&alone), largest: 0.0 };
+            let floor = Floor { tolerance: self.tolerance, noise: vectors.noise(&alone), left_of: None };
             stack.push(&delta, delta.short / self.weight.len(), floor, workers)?;
             last = Some(delta);
         }
@@ -84,6 +84,6 @@ impl Spectral for Tsv {
     }
 
     fn bytes(&self, shape: Shape, threads: u64) -> u64 {
-        2 * shape.bytes() + stack::bytes(shape.short(), threads)
+        shape.bytes() + stack::bytes(shape.short(), shape.long(), threads)
     }
 }

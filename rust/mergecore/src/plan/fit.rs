@@ -62,8 +62,10 @@ pub fn check_shapes(name: &str, first: &Input, other: &Input) -> Result<()> {
     if other.tensor.dtype != first.tensor.dtype && !(other.tensor.dtype.is_float() && first.tensor.dtype.is_float()) {
         let (a, b) = (first.tensor.dtype.name(), other.tensor.dtype.name());
         return Err(Error::model(format!(
-            "tensor {name} is {a} in {} and {b} in {}: only floating-point types can be mixed",
-            first.model.reference, other.model.reference
+            "{} is {a} in {} and {b} in {}: only floating-point types can be mixed",
+            names::called(name),
+            first.model.reference,
+            other.model.reference
         )));
     }
     Ok(())
@@ -139,5 +141,6 @@ fn misfit(name: &str, a: &[u64], first: &Checkpoint, b: &[u64], second: &Checkpo
     } else {
         "; only models of one architecture and size can be merged"
     };
-    Error::model(format!("tensor {name} has shape {a:?} in {} and {b:?} in {}{way_out}", first.reference, second.reference))
+    let tensor = names::called(name);
+    Error::model(format!("{tensor} has shape {a:?} in {} and {b:?} in {}{way_out}", first.reference, second.reference))
 }

@@ -70,6 +70,10 @@ impl Part {
         Shape { rows: self.rows.total() as u64, columns: self.columns.total() as u64, element }
     }
 
+    pub fn size(&self) -> [usize; 2] {
+        [self.rows.total(), self.columns.total()]
+    }
+
     /// Whether it is the unit itself.
     pub fn is_all(&self, elements: u64) -> bool {
         (self.rows.total() * self.columns.total()) as u64 == elements && self.columns.groups == 1
@@ -98,7 +102,8 @@ const PROJECTIONS: [&str; 9] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_pr
 /// Whether a tensor is one that `which` takes for a matrix (or several). One without a name is what it is in memory: an array.
 pub fn takes(which: Which, name: &str, shape: &[u64]) -> bool {
     let axes = shape.len() == 2 || (shape.len() == 3 && of_experts(name));
-    let matrix = axes && shape.iter().all(|n| *n > 0);
+    // Experts' biases stand in one tensor of two axes.
+    let matrix = axes && shape.iter().all(|n| *n > 0) && !name.ends_with("bias");
     match which {
         Which::None => false,
         _ if !matrix => false,
@@ -171,18 +176,20 @@ fn cuts(name: &str, rows: usize, columns: usize, around: &Surroundings) -> Vec<(
     match word(name) {
         // As many rows of q as the output projection has columns; k and v share the rest.
         "qkv_proj" | "Wqkv" | "W_pack" | "qkv" | "c_attn" => {
-            let length = rows.max(columns);
             let output = sibling(&["o_proj", "out_proj", "Wo", "c_proj", "proj", "dense"]);
-            // Linear layers have outputs as rows; GPT-2's Conv1D as columns. The fused axis is the longer one.
-            let inner = output.filter(|shape| shape.len() == 2).map(|shape| shape[usize::from(rows >= columns)] as usize);
-            match inner {
-                Some(q) if q < length && (length - q).is_multiple_of(2) => {
-                    let kv = (length - q) / 2;
-                    along(rows >= columns, &[("q", q), ("k", kv), ("v", kv)])
-                }
-                _ => whole(),
+            let Some(&&[first, second]) = output else { return whole() };
+            // Linear layers have outputs as rows, GPT-2's Conv1D as columns; where both could be, the fused axis is the longer one.
+            let linear = columns as u64 == first && second < rows as u64;
+            let conv = rows as u64 == second && first < columns as u64;
+            let cut_rows = linear && (rows >= columns || !conv);
+            let (length, q) = if cut_rows { (rows, second as usize) } else { (columns, first as usize) };
+            match length.checked_sub(q).filter(|rest| (linear || conv) && *rest > 0 && rest.is_multiple_of(2)) {
+                Some(rest) => along(cut_rows, &[("q", q), ("k", rest / 2), ("v", rest / 2)]),
+                None => whole(),
             }
         }
+        // torch's own attention.
+        "in_proj_weight" if rows == 3 * columns => along(true, &[("q", columns), ("k", columns), ("v", columns)]),
         // GPT-NeoX and BLOOM: q, k and v of one head after those of the other.
         "query_key_value" => {
             let config = |key: &str| around.config.and_then(|config| config[key].as_u64()).map(|n| n as usize);
@@ -197,17 +204,12 @@ fn cuts(name: &str, rows: usize, columns: usize, around: &Surroundings) -> Vec<(
             }
         }
         "gate_up_proj" => {
-            let down = sibling(&["down_proj"]);
-            // The axis that is twice the inner one of down_proj.
-            let has = |axis: usize| down.is_some_and(|shape| shape.contains(&(axis as u64 / 2)) && axis.is_multiple_of(2));
-            let cut_rows = match (has(rows), has(columns)) {
-                (false, true) => false,
-                (true, true) => {
-                    // Both fit: the axis that down_proj does not have whole.
-                    !down.is_some_and(|shape| shape.contains(&(rows as u64))) || down.is_some_and(|shape| shape.contains(&(columns as u64)))
-                }
-                _ => true,
-            };
+            // down_proj undoes it: its rows are our columns, and its columns half of our rows; or the other way round, where both are
+            // stored by their inputs (Llama 4, gpt-oss).
+            let down = sibling(&["down_proj"]).and_then(|shape| shape.last_chunk::<2>()).map(|shape| shape.map(|n| n as usize));
+            let by_inputs = |[first, second]: [usize; 2]| rows == second && columns == 2 * first;
+            let by_outputs = |[first, second]: [usize; 2]| columns == first && rows == 2 * second;
+            let cut_rows = down.is_none_or(|down| by_outputs(down) || !by_inputs(down));
             let axis = if cut_rows { rows } else { columns };
             // gpt-oss has gate and up in turns, and a bias beside them.
             if !cut_rows && sibling(&["gate_up_proj_bias"]).is_some() && axis.is_multiple_of(2) {

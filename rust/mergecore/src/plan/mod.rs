@@ -354,10 +354,10 @@ impl Plan<'_> {
         bounds.into_iter().flat_map(|bound| bound.needs(elements)).collect()
     }
 
-    /// How often the inputs are read from end to end: by every survey of the whole model, and by the merge. What a threshold takes beside
-    /// its one pass (a sample of one block in 16 before, a look at some blocks after) is not counted. In f64 it may take a second one, unless
-    /// most weights are of 16 bits and their differences end in zeros.
-    pub fn passes(&self) -> usize {
+    /// How often the whole model is surveyed, by this method and by the one whose norm is matched. What a threshold takes beside its one pass
+    /// (a sample of one block in 16 before, a look at some blocks after) is not counted. In f64 it may take a second one, unless most
+    /// weights are of 16 bits and their differences end in zeros.
+    fn surveys(&self) -> usize {
         let elements: u64 = self.merged().map(Job::elements).sum();
         let fine = |job: &&Job| job.wide && job.sources().iter().any(|tensor| tensor.read_as().size() > 2);
         let mostly_fine = self.merged().filter(fine).map(Job::elements).sum::<u64>() > elements / 2;
@@ -367,12 +367,29 @@ impl Plan<'_> {
             Need::Largest(_) if mostly_fine => 2,
             _ => 1,
         };
-        let facts = match self.scope() {
+        let of = |bound: &Bound| match bound.method.scope() {
             Scope::Tensor => 0,
-            Scope::Model => self.needs().iter().map(surveys).sum::<usize>(),
+            Scope::Model => bound.needs(elements).iter().map(surveys).sum(),
         };
-        // Norms that are matched are measured tensor by tensor, the second method's where the first's has just been read.
-        1 + facts + usize::from(self.matched().is_some())
+        // One for all tensors, where it is of the model.
+        let bound = self.merged().find_map(|job| job.bound.as_deref());
+        bound.map_or(0, |bound| of(bound) + bound.other.as_deref().map_or(0, of))
+    }
+
+    /// How often a tensor's inputs are read.
+    fn passes_of(&self, job: &Job) -> usize {
+        // Norms that are matched are measured first: the other method's, and this one's unless it is made in memory.
+        let measured = match self.matched() {
+            None => 0,
+            Some(Scope::Tensor) if job.whole.is_some() => 1,
+            Some(_) => 2,
+        };
+        1 + if matches!(job.work, Work::Merge { .. }) { self.surveys() + measured } else { 0 }
+    }
+
+    /// How often the inputs are read from end to end, at most: by every survey of the whole model, to measure norms, and by the merge.
+    pub fn passes(&self) -> usize {
+        self.jobs.iter().map(|job| self.passes_of(job)).max().unwrap_or(1)
     }
 
     /// Over what norms are matched, where they are.
@@ -380,8 +397,9 @@ impl Plan<'_> {
         self.merged().find_map(|job| Some(job.bound.as_ref()?.matched()?.1))
     }
 
+    /// In all passes.
     pub fn bytes_to_read(&self) -> u64 {
-        self.jobs.iter().map(Job::bytes_to_read).sum()
+        self.jobs.iter().map(|job| job.bytes_to_read() * self.passes_of(job) as u64).sum()
     }
 
     pub fn bytes_to_write(&self) -> u64 {

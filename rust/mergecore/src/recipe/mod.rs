@@ -284,12 +284,6 @@ impl Recipe {
         Json::Object(shared)
     }
 
-    /// Whether singular values below what rounding makes are left out, by all that looks at them.
-    pub fn leaves_noise_out(&self) -> bool {
-        let storage = |params: &Params| !params.has("rank_tol") || params.number_or_word("rank_tol").is_err();
-        self.plain().ok().flatten().is_none_or(|params| storage(&params)) && self.modifiers.iter().all(|modifier| storage(&modifier.params))
-    }
-
     /// What to say of filters that match none of these tensors: most are slips.
     pub fn idle_filters(&self, tensors: &[&str]) -> Vec<String> {
         let idle = |(name, setting): (&String, &setting::Setting)| -> Vec<String> {

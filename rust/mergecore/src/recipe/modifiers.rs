@@ -29,7 +29,11 @@ impl Modifier {
     /// The parameters of the other method for so many models.
     pub fn params_of_other(&self, models: &[&str]) -> Result<Option<(&'static methods::Spec, Params)>> {
         let Some((spec, said)) = self.other() else { return Ok(None) };
-        Params::complete(spec.params, models, &|name, _| said.get(name).cloned(), false).map(|params| Some((spec, params)))
+        let of_model = |name: &str, model: Option<usize>| match (said.get(name)?, model) {
+            (Json::Array(list), Some(model)) => list.get(model).cloned(),
+            (one, _) => Some(one.clone()),
+        };
+        Params::complete(spec.params, models, &of_model, false).map(|params| Some((spec, params)))
     }
 
     /// As a recipe has it, with every default; the slices have so many models.
@@ -54,11 +58,29 @@ impl Modifier {
             return Err(Error::recipe(format!("match_norm: {name} merges weights, so that it has no task vector: name a method that has")));
         }
         if models.len() < spec.models.0 || models.len() > spec.models.1 {
-            let (name, count) = (spec.name, models.len());
-            return Err(Error::recipe(format!("match_norm: {name} does not merge {count} model{}", if count == 1 { "" } else { "s" })));
+            let (name, count, (least, most)) = (spec.name, models.len(), spec.models);
+            let range = if least == most {
+                format!("{least}")
+            } else if most == usize::MAX {
+                format!("{least} or more")
+            } else {
+                format!("{least} to {most}")
+            };
+            return Err(Error::recipe(format!(
+                "match_norm: {name} merges {range} models beside the base, not {count}: name another method"
+            )));
         }
         let within = |e: Error| Error::new(e.kind, format!("match_norm: {}", e.message));
-        said.iter().try_for_each(|(name, value)| params::check(spec.name, spec.params, name, None, &[value])).map_err(within)?;
+        let known = |(name, value): (&String, &Json)| match value {
+            Json::Array(list) if spec.params.iter().any(|param| param.name == name && param.per_model) => match list.len() {
+                count if count == models.len() => params::check(spec.name, spec.params, name, None, &list.iter().collect::<Vec<_>>()),
+                count => {
+                    Err(Error::recipe(format!("{name} has {count} values for {} models: give one each, or one for all", models.len())))
+                }
+            },
+            value => params::check(spec.name, spec.params, name, None, &[value]),
+        };
+        said.iter().try_for_each(known).map_err(within)?;
         match self.params_of_other(models)? {
             Some((spec, params)) => (spec.bind)(&params).map(drop).map_err(within),
             None => Ok(()),
@@ -77,7 +99,7 @@ pub(super) fn read(json: Option<&Json>) -> Result<Vec<Modifier>> {
         Some(one) => vec![one],
     };
     for entry in entries {
-        let (name, said) = match entry {
+        let (name, mut said) = match entry {
             Json::String(name) => (name, Map::new()),
             Json::Object(entry) if entry.len() == 1 => match entry.iter().next().expect("there is one") {
                 (name, Json::Null) => (name, Map::new()),
@@ -96,10 +118,12 @@ pub(super) fn read(json: Option<&Json>) -> Result<Vec<Modifier>> {
             false => params::check(spec.name, spec.params, name, None, &[value]),
         };
         said.iter().try_for_each(known)?;
-        let params = Params::complete(spec.params, &[], &|name, _| said.get(name).cloned(), false).map_err(within)?;
-        if params.has("to") {
-            methods::find(params.text("to")).map_err(within)?;
+        if let Some(to) = said.get("to").and_then(Json::as_str) {
+            // Spelled as the registry does.
+            let to = methods::find(to).map_err(within)?.name;
+            said.insert("to".into(), json!(to));
         }
+        let params = Params::complete(spec.params, &[], &|name, _| said.get(name).cloned(), false).map_err(within)?;
         found.push(Modifier { spec, params });
     }
     Ok(found)

@@ -111,9 +111,9 @@ pub fn merge(
 
 /// As the manifest has it: null where there is none.
 fn spectra(spectra: &[Spectrum]) -> Json {
-    let one = |Spectrum { part, account }: &Spectrum| {
+    let one = |Spectrum { of, part, account }: &Spectrum| {
         json!({
-            "part": part, "rank": account.rank, "stable_rank": account.stable_rank, "noise_share": account.noise_share,
+            "of": of, "part": part, "rank": account.rank, "stable_rank": account.stable_rank, "noise_share": account.noise_share,
             "orthogonality": account.orthogonality, "residual": account.residual,
         })
     };

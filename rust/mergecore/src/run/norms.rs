@@ -16,6 +16,7 @@ use crate::kernels::angle;
 use crate::kernels::spectral::workers::Workers;
 use crate::matrices::{Solve, Spectral};
 use crate::methods::{Facts, Formula, Method, Scope};
+use crate::names;
 use crate::plan::Work;
 
 /// Σ Δ² of every merged tensor, by the recipe's method and by the other.
@@ -30,17 +31,24 @@ impl Scales {
     /// What a tensor's task vector is scaled by; `own` measures it where that was left to now.
     pub fn factor(&self, job: usize, own: impl FnOnce() -> Result<f64>) -> Result<f64> {
         let sum = |squares: &BTreeMap<usize, f64>| angle::tree(&squares.values().copied().collect::<Vec<_>>());
-        let (own, other, whose) = match self.scope {
-            Scope::Model => (sum(&self.own), sum(&self.other), "the model's".to_string()),
+        let (own, other, place) = match self.scope {
+            Scope::Model => {
+                let unfinite = |squares: &BTreeMap<usize, f64>| squares.iter().find(|(_, square)| !square.is_finite()).map(|(i, _)| *i);
+                (sum(&self.own), sum(&self.other), unfinite(&self.other).or_else(|| unfinite(&self.own)).unwrap_or(job))
+            }
             Scope::Tensor => {
                 let known = self.own.get(&job).copied();
-                (known.map_or_else(own, Ok)?, self.other.get(&job).copied().unwrap_or(0.0), format!("tensor {}: its", self.names[job]))
+                (known.map_or_else(own, Ok)?, self.other.get(&job).copied().unwrap_or(0.0), job)
             }
         };
         match (other / own).sqrt() {
             _ if own == 0.0 => Ok(1.0),
             factor if factor.is_finite() => Ok(factor),
-            _ => Err(Error::run(format!("match_norm: {whose} merged task vector holds NaN or infinite values, and has no norm"))),
+            _ => Err(Error::run(format!(
+                "{}: its merged task vector holds NaN or infinite values, so that match_norm finds no norm: mend the models, or leave \
+                 match_norm out",
+                names::called(&self.names[place])
+            ))),
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::kernels::spectral::workers::Workers;
 use crate::matrices::{Solve, Spectral, TaskVectors};
 use crate::methods::{Facts, Formula, Method};
 use crate::modifiers::Modifier;
+use crate::names;
 use crate::plan::matrices::{Part, Unit, Whole};
 use crate::plan::{Bound, Job};
 
@@ -65,17 +66,22 @@ where
         for (i, modifier) in self.reader.bound.modifiers[..modifiers].iter().enumerate() {
             match modifier {
                 Modifier::Reshape(modifier) if self.whole.reshaped[i] => {
+                    let of = self.context.plan.recipe.modifiers[i].spec.name;
                     for part in &unit.parts {
                         let mut matrix = taken(&mut delta, part);
-                        let noise = Vectors::new(self, unit, part).expected_noise(&weights(self.reader.bound))?;
+                        // What a method has made of singular values is no longer as long as what rounding made of them.
+                        let (tolerance, noise) = match self.whole.solved {
+                            true => (modifier.tolerance().of_arithmetic(), 0.0),
+                            false => (modifier.tolerance(), Vectors::new(self, unit, part).expected_noise(&weights(self.reader.bound))?),
+                        };
                         if !matrix.largest().is_finite() {
                             let source = self.writer.first_unfinite().map(|source| self.job().origins[source].model.as_str());
-                            return Err(self.within(part, unfinite(source.unwrap_or("its merged task vector"))));
+                            return Err(self.within(part, unfinite(&self.job().name, source.unwrap_or("its merged task vector"))));
                         }
                         let sizes = |sigma: &[f64], rank: usize| modifier.sizes(sigma, rank);
-                        let account = reshape(&mut matrix, modifier.tolerance(), noise, &sizes, self.workers);
+                        let account = reshape(&mut matrix, tolerance, noise, &sizes, self.workers);
                         let account = account.map_err(|e| self.within(part, e))?;
-                        spectra.push(Spectrum { part: part.label.clone(), account });
+                        spectra.push(Spectrum { of, part: part.label.clone(), account });
                         put_back(&mut delta, part, matrix);
                     }
                 }
@@ -97,7 +103,7 @@ where
         for part in &unit.parts {
             let mut vectors = Vectors::new(self, unit, part);
             let (matrix, account) = spectral.solve(&mut vectors, self.workers).map_err(|e| self.within(part, e))?;
-            spectra.push(Spectrum { part: part.label.clone(), account });
+            spectra.push(Spectrum { of: self.context.plan.recipe.spec.name, part: part.label.clone(), account });
             if !part.is_all(elements) {
                 delta.resize(elements as usize, R::ZERO);
             }
@@ -123,7 +129,7 @@ where
     fn within(&self, part: &Part, error: Error) -> Error {
         let part = if part.label.is_empty() { String::new() } else { format!(" ({})", part.label) };
         match error.kind {
-            Kind::Run => Error::run(format!("tensor {}{part}: {}", self.job().name, error.message)),
+            Kind::Run => Error::run(format!("{}{part}: {}", names::called(&self.job().name), error.message)),
             _ => error,
         }
     }
@@ -211,19 +217,30 @@ impl<R: Seat> Task<Desks> for WriteTask<'_, '_, R> {
     }
 }
 
-fn unfinite(model: &str) -> Error {
-    Error::run(format!(
-        "{model} holds NaN or infinite values there, and a matrix with them has no singular values: mend the model, or leave this tensor \
-         out of what is merged as matrices (a value \"none\" of matrices with a filter for it)"
-    ))
+fn unfinite(tensor: &str, model: &str) -> Error {
+    let way_out = match tensor {
+        "" => "mend it".into(),
+        _ => format!(
+            "mend the model, or merge this tensor as no matrix (in a recipe, matrices: [{{filter: {tensor}, value: none}}, {{value: linear}}])"
+        ),
+    };
+    Error::run(format!("{model} holds NaN or infinite values there, and a matrix with them has no singular values: {way_out}"))
 }
 
-/// The weights with which a method sums task vectors, for what rounding adds to the sum.
+/// The weights with which a method sums task vectors, for what rounding adds to the sum: as they are where it does not divide by theirs, and
+/// more where it drops elements and makes up for them.
 fn weights(bound: &Bound) -> Vec<f64> {
-    match bound.params.has("weight") {
-        true => bound.params.each("weight"),
-        false => vec![1.0 / bound.params.models.max(1) as f64; bound.params.models],
+    let params = &bound.params;
+    let mut weights = if params.has("weight") { params.each("weight") } else { vec![1.0; params.models] };
+    let sum: f64 = weights.iter().sum();
+    if (!params.has("weight") || !params.has("normalize") || params.flag("normalize")) && sum.abs() > 1e-8 {
+        weights.iter_mut().for_each(|weight| *weight /= sum);
     }
+    if params.has("density") && params.has("rescale") && params.word("rescale") != "none" {
+        let density = params.each("density");
+        weights.iter_mut().zip(density).filter(|(_, density)| *density > 0.0).for_each(|(weight, density)| *weight /= density.sqrt());
+    }
+    weights
 }
 
 fn square<R: Seat>(values: &[R]) -> f64 {
@@ -255,7 +272,7 @@ struct Vectors<'v, R> {
     workers: &'v Workers<'v>,
     unit: &'v Unit,
     part: &'v Part,
-    /// The longest row and the longest column of the base added, once it was read.
+    /// The lengths of a long row and a long column of the base added, once it was read.
     base: Option<f64>,
     arithmetic: std::marker::PhantomData<R>,
 }
@@ -272,7 +289,7 @@ impl<'v, R: Seat> Vectors<'v, R> {
     /// Reads Σ wᵢδᵢ of some rows of the part into `out`; gives the base's lengths.
     fn read(&self, rows: std::ops::Range<usize>, weights: &[f64], desk: &mut Desk<R>, out: &mut Vec<R>) -> Result<Lengths> {
         let (part, width) = (self.part, self.part.width);
-        let mut lengths = Lengths { row: 0.0, columns: vec![0.0; part.columns.total()] };
+        let mut lengths = Lengths { rows: Vec::with_capacity(rows.len()), columns: vec![0.0; part.columns.total()] };
         let mut sum = Vec::new();
         let mut row_number = rows.start;
         while row_number < rows.end {
@@ -295,7 +312,7 @@ impl<'v, R: Seat> Vectors<'v, R> {
                         square += x.f64() * x.f64();
                     }
                 }
-                lengths.row = square.max(lengths.row);
+                lengths.rows.push(square);
             }
             row_number += count;
         }
@@ -323,7 +340,7 @@ impl<'v, R: Seat> Vectors<'v, R> {
         if nan + infinite == 0 {
             return Ok(());
         }
-        Err(unfinite(&self.reader.job.origins[source].model))
+        Err(unfinite(&self.reader.job.name, &self.reader.job.origins[source].model))
     }
 
     /// What `noise` says, for matrices that were not read here.
@@ -333,7 +350,7 @@ impl<'v, R: Seat> Vectors<'v, R> {
         Ok(self.noise(weights))
     }
 
-    /// Reads all rows, some at a time; gives the length of the base's longest row, and that of its longest column, added.
+    /// Reads all rows, some at a time; gives the length of a long row of the base, and that of a long column, added.
     fn each(&self, weights: &[f64], take: &(dyn Fn(usize, Vec<R>) + Sync)) -> Result<f64> {
         let rows = (CHUNK / self.part.width.max(1)).max(1);
         let lengths = self.workers.each(self.part.rows.total().div_ceil(rows), |chunk| {
@@ -343,10 +360,10 @@ impl<'v, R: Seat> Vectors<'v, R> {
             take(span.start * self.part.columns.total(), out);
             Ok(lengths)
         })?;
-        let row = lengths.iter().map(|lengths| lengths.row).fold(0.0, f64::max);
         let mut columns = vec![0.0; self.part.columns.total()];
         lengths.iter().for_each(|some| columns.iter_mut().zip(&some.columns).for_each(|(sum, x)| *sum += x));
-        Ok(row.sqrt() + columns.into_iter().fold(0.0, f64::max).sqrt())
+        let rows: Vec<f64> = lengths.into_iter().flat_map(|lengths| lengths.rows).collect();
+        Ok(long(rows).sqrt() + long(columns).sqrt())
     }
 }
 
@@ -358,7 +375,11 @@ impl<R: Seat> TaskVectors<R> for Vectors<'_, R> {
             values.lock().expect("no holder panics")[start..start + some.len()].copy_from_slice(&some);
         })?;
         self.base = Some(square);
-        Ok(Matrix::new(rows, columns, values.into_inner().expect("no holder panics")))
+        let matrix = Matrix::new(rows, columns, values.into_inner().expect("no holder panics"));
+        if !matrix.largest().is_finite() {
+            return Err(Error::run("the change is too large for float32: give --dtype float64 (in a recipe, dtype)"));
+        }
+        Ok(matrix)
     }
 
     fn noise(&self, weights: &[f64]) -> f64 {
@@ -377,10 +398,17 @@ impl<R: Seat> TaskVectors<R> for Vectors<'_, R> {
     }
 }
 
-/// How long the rows and columns of some of a base are: the square of the longest row, and of each column.
+/// How long the rows and columns of some rows of a base are: their squares.
 struct Lengths {
-    row: f64,
+    rows: Vec<f64>,
     columns: Vec<f64>,
+}
+
+/// The longest but for one in a hundred: a single weight of a hundred times the others' size, as some models have, makes a row and a column
+/// long, and adds one direction to the noise, not all.
+fn long(mut squares: Vec<f64>) -> f64 {
+    squares.sort_unstable_by(f64::total_cmp);
+    squares.len().checked_sub(1 + squares.len() / 100).map_or(0.0, |place| squares[place])
 }
 
 /// Bytes that a tensor takes while it is merged whole: the unit, and what its largest matrix needs.

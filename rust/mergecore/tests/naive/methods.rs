@@ -288,7 +288,9 @@ fn model_stock<R: Sample>(model: &[Tensor<R>], params: &Params, _: u64) -> Rows<
         let mut cosines = Vec::new();
         for (i, a) in x.iter().enumerate() {
             for b in &x[i + 1..] {
-                cosines.push((dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt()).max(1e-6)).clamp(-1.0, 1.0));
+                let least = if params.flag("clamp") { 0.0 } else { 1e-6 };
+                let lengths = (dot(a, a).sqrt() * dot(b, b).sqrt()).max(least);
+                cosines.push(if lengths == 0.0 { 0.0 } else { (dot(a, b) / lengths).clamp(-1.0, 1.0) });
             }
         }
         let cos = sum(&cosines).0 / cosines.len() as f64;

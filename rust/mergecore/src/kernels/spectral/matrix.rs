@@ -56,6 +56,20 @@ impl<R: Real> Matrix<R> {
         Matrix { short: rows.min(columns), long: rows.max(columns), flipped: rows > columns, values }
     }
 
+    /// Rows and columns of the tensor.
+    pub fn shape(&self) -> [usize; 2] {
+        if self.flipped {
+            [self.long, self.short]
+        } else {
+            [self.short, self.long]
+        }
+    }
+
+    pub fn wide(self) -> Matrix<f64> {
+        let Matrix { short, long, flipped, values } = self;
+        Matrix { short, long, flipped, values: values.into_iter().map(R::f64).collect() }
+    }
+
     /// Zeros, of this shape and orientation.
     pub fn zeros_like<S: Real>(&self) -> Matrix<S> {
         Matrix { short: self.short, long: self.long, flipped: self.flipped, values: vec![S::ZERO; self.values.len()] }

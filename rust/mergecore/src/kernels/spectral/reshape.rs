@@ -15,11 +15,11 @@ pub const BOUND: f64 = 1e-5;
 /// What is known of a matrix that was merged by its singular values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Account {
-    /// How many singular values are not below the floor.
+    /// How many directions are kept.
     pub rank: usize,
-    /// ‖A‖²_F / σ₁²
+    /// ‖A‖²_F / σ₁² of what it was made of; of several matrices the least.
     pub stable_rank: f64,
-    /// The share of Σσ that lies below what rounding the checkpoints makes; none of what holds no noise.
+    /// The share of Σσ of what it was made of that lies below what rounding the checkpoints makes; of several matrices the largest.
     pub noise_share: f64,
     /// How far the result's singular values and vectors are from those that it should have, and its products from others of the same
     /// matrices: relatively, by random vectors.
@@ -31,13 +31,22 @@ impl Account {
     /// Of what is zero, and stays it.
     pub const ZERO: Account = Account { rank: 0, stable_rank: 0.0, noise_share: 0.0, orthogonality: 0.0, residual: 0.0 };
 
+    /// Of no matrix yet: whatever comes has a smaller stable rank.
+    pub const NONE: Account = Account { stable_rank: f64::INFINITY, ..Account::ZERO };
+
+    /// With no stable rank where nothing had one.
+    pub fn seen(self) -> Account {
+        Account { stable_rank: if self.stable_rank.is_finite() { self.stable_rank } else { 0.0 }, ..self }
+    }
+
     pub fn of(spectrum: &Spectrum, noise: f64, floor: f64) -> Account {
         let sigma = &spectrum.sigma;
         let largest = sigma.first().copied().unwrap_or(0.0);
         if largest == 0.0 {
             return Account::ZERO;
         }
-        let below: f64 = sigma.iter().filter(|x| **x < noise).sum();
+        // Not `sum`, whose nothing is -0.0.
+        let below = sigma.iter().filter(|x| **x < noise).fold(0.0, |sum, x| sum + x);
         let stable_rank = sigma.iter().map(|x| (x / largest).powi(2)).sum();
         Account { rank: spectrum.rank(floor), stable_rank, noise_share: below / spectrum.nuclear(), orthogonality: 0.0, residual: 0.0 }
     }
@@ -53,10 +62,11 @@ impl Account {
         }
     }
 
-    /// Refuses a result that is not what it should be.
-    pub fn certified(self) -> Result<Account> {
+    /// Refuses a result that is not what it should be. One whose numbers R holds to a few digits only cannot be told from a wrong one.
+    pub fn certified<R: Real>(self, result: &Matrix<R>) -> Result<Account> {
+        let tiny = result.largest() < 1e8 * R::from_magnitude(R::bits(1)).f64();
         // Each by itself: the larger of a number and NaN is the number.
-        match self.orthogonality <= BOUND && self.residual <= BOUND {
+        match tiny || (self.orthogonality <= BOUND && self.residual <= BOUND) {
             true => Ok(self),
             false => Err(Error::run(format!(
                 "its result is wrong: orthogonality {:.1e}, residual {:.1e}, {BOUND:.0e} are allowed; please report it",
@@ -105,5 +115,5 @@ pub fn reshape<R: Real>(
     let sizes: Vec<f64> = kept.iter().copied().chain(others).collect();
     account.orthogonality = spectrum.orthogonality(a, &sizes, workers)?;
     account.residual = distance(&a.times(&z, workers)?, &Dense::product(filter.view(), before.view(), workers)?);
-    account.certified()
+    account.certified(a)
 }

@@ -18,6 +18,8 @@ use crate::kernels::angle;
 
 /// Below this share of the largest singular value in hand, the next are taken for themselves.
 const SPLIT: f64 = 1e-3;
+/// A singular value that is smaller, beside the largest in hand, may come out of its square's rounding as zero.
+const UNKNOWN: f64 = 1e-7;
 /// How much of the long axis is held in f64 while they are.
 const CHUNK: usize = 2048;
 /// Random vectors with which results are checked.
@@ -43,6 +45,14 @@ pub struct Spectrum {
 }
 
 impl Tolerance {
+    /// For what is not stored, and holds no rounding but that of arithmetic.
+    pub fn of_arithmetic(self) -> Tolerance {
+        match self {
+            Tolerance::Relative(_) => self,
+            Tolerance::Storage => Tolerance::Relative(1e-6),
+        }
+    }
+
     /// The floor, where rounding alone makes singular values up to `noise`.
     pub fn floor(self, largest: f64, noise: f64) -> f64 {
         // What f64 itself can't tell from zero.
@@ -67,8 +77,11 @@ impl Spectrum {
         let mut spectrum = Spectrum::guarded(a, scale, workers)?;
         let mut start = 0;
         loop {
-            let split = spectrum.sigma.partition_point(|x| *x >= SPLIT * spectrum.sigma[start]);
-            if split >= matters(&spectrum.sigma.iter().map(|x| x / scale).collect::<Vec<_>>()) {
+            let first = spectrum.sigma[start];
+            let split = spectrum.sigma.partition_point(|x| *x >= SPLIT * first);
+            // What AAᵀ does not tell from zero may be as large as this.
+            let known: Vec<f64> = spectrum.sigma.iter().map(|x| x.max(UNKNOWN * first) / scale).collect();
+            if split >= matters(&known) || split == a.short {
                 break;
             }
             spectrum.refine(split, a, scale, workers)?;
@@ -111,18 +124,16 @@ impl Spectrum {
         let count = a.short - split;
         let mut gram = Dense::zeros(count, count);
         let own = self.vectors.columns(split, count);
-        // Small numbers, made as large as the others.
-        let up = self.sigma[split].log2().floor().clamp(-1000.0, 1000.0).exp2().recip();
         for start in (0..a.long).step_by(CHUNK) {
             let part = a.rows_from(own.transposed(), start..(start + CHUNK).min(a.long), workers)?;
-            let dots = part.gram(scale * up, workers)?;
+            let dots = part.gram(scale, workers)?;
             gram.values.iter_mut().zip(dots.values).for_each(|(sum, x)| *sum += x);
         }
         let (squares, turn) = eigen(gram, true, workers)?;
         let turned = Dense::product(own, turn.view(), workers)?;
         self.vectors.values[split * a.short..].copy_from_slice(&turned.values);
         self.sigma.truncate(split);
-        self.sigma.extend(squares.iter().map(|x| x.max(0.0).sqrt() / up));
+        self.sigma.extend(squares.iter().map(|x| x.max(0.0).sqrt()));
         Ok(())
     }
 
@@ -212,21 +223,18 @@ pub fn bytes(short: u64, threads: u64) -> u64 {
     6 * square + 2 * 8 * short * CHUNK as u64 + pieces
 }
 
-/// Random signs, always the same: of `PROBES` vectors.
+/// Random numbers between -1 and 1, always the same: of `PROBES` vectors. (Signs alone were tried: a matrix of few rows may well be at right
+/// angles to all eight, and then nothing is seen of it.)
 pub fn probes(rows: usize) -> Dense {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let sign = |_| {
-        // xorshift64*: the top bit of each number.
+    let number = |_| {
+        // xorshift64*
         state ^= state >> 12;
         state ^= state << 25;
         state ^= state >> 27;
-        if state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 63 == 0 {
-            1.0
-        } else {
-            -1.0
-        }
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d) as i64 as f64 / 2f64.powi(63)
     };
-    Dense { rows, columns: PROBES, values: (0..rows * PROBES).map(sign).collect() }
+    Dense { rows, columns: PROBES, values: (0..rows * PROBES).map(number).collect() }
 }
 
 pub fn rows_scaled(x: &Dense, factors: &[f64]) -> Dense {
@@ -237,8 +245,14 @@ pub fn rows_scaled(x: &Dense, factors: &[f64]) -> Dense {
 
 /// ‖x − y‖ / ‖y‖; 0 where both are zero.
 pub fn distance(x: &Dense, y: &Dense) -> f64 {
-    let difference: Vec<f64> = x.values.iter().zip(&y.values).map(|(x, y)| x - y).collect();
-    match (angle::dot(&difference, &difference), angle::dot(&y.values, &y.values)) {
+    let largest = x.values.iter().chain(&y.values).fold(0.0, |most: f64, x| most.max(x.abs()));
+    if largest == 0.0 {
+        return 0.0;
+    }
+    // Divided by the largest, so that squares neither overflow nor vanish.
+    let difference: Vec<f64> = x.values.iter().zip(&y.values).map(|(x, y)| x / largest - y / largest).collect();
+    let size: Vec<f64> = y.values.iter().map(|y| y / largest).collect();
+    match (angle::dot(&difference, &difference), angle::dot(&size, &size)) {
         (0.0, 0.0) => 0.0,
         (off, size) => (off / size).sqrt(),
     }
