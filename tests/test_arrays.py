@@ -88,7 +88,7 @@ def test_eight_bit_floats_are_refused():
 
 
 def test_names_and_shapes_must_fit():
-    with pytest.raises(ModelError, match="tensor v is in 1 and not in 0"):
+    with pytest.raises(ModelError, match="tensor v is in model 1 and not in model 0"):
         mergecore.linear([{"w": A}, {"w": B, "v": B}])
     with pytest.raises(ModelError):
         mergecore.linear([A, B[:3]])

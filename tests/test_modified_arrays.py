@@ -363,3 +363,40 @@ def test_boost_of_a_zero_base_is_a_boost_of_the_model():
     delta = np.random.default_rng(9).normal(size=(8, 6))
     merged = of_zero(mergecore.task_arithmetic)([delta], modifiers=["boost"])
     np.testing.assert_array_equal(merged, boost(delta))
+
+
+@pytest.mark.parametrize("method", ["ties", "task_arithmetic", "nuslerp"])
+def test_weights_that_cancel_do_not_move_the_storage_floor(method):
+    rng = np.random.default_rng(30)
+    base = rng.normal(size=(120, 100)).astype(BF16)
+    start = base.astype(np.float64)
+    tunes = [(start + 0.01 * rng.normal(size=base.shape)).astype(BF16) for _ in range(2)]
+    options = {"density": 1.0} if method == "ties" else {}
+    options |= {"normalize": True} if method == "task_arithmetic" else {}
+    merges = [
+        getattr(mergecore, method)(
+            tunes,
+            base=base,
+            weights=weight,
+            dtype=np.float32,
+            modifiers=[{"boost": {"rank_tol": "storage"}}],
+            **options,
+        )
+        for weight in (0.5, 1.0, 50.0)
+    ]
+    for other in merges[1:]:
+        assert_equal_matrices(change(other, base), change(merges[0], base), 1e-5)
+
+
+def test_match_norm_takes_weights_of_the_other_method():
+    base, tunes = states()
+    weights = [0.9, 0.1]
+    modifier = {"match_norm": {"to": "task-arithmetic", "parameters": {"weight": weights}}}
+    merged = mergecore.ties(tunes, base, weights=weights, modifiers=[modifier])
+    other = mergecore.task_arithmetic(tunes, base, weights=weights)
+    for name in base:
+        lengths = [np.linalg.norm(change(of[name], base[name])) for of in (merged, other)]
+        assert lengths[0] == pytest.approx(lengths[1], rel=1e-5)
+    modifier["match_norm"]["parameters"]["weight"] = [1.0, 1.0, 1.0]
+    with pytest.raises(RecipeError, match="weight has 3 values for 2 models"):
+        mergecore.ties(tunes, base, modifiers=[modifier])

@@ -300,3 +300,61 @@ def test_common_and_own_ranks_make_up_the_whole():
     assert split_rank(3, 2, 0.0) == (1, 1)
     # A product in float64, cut off: 0.57 of 100 is 56.
     assert split_rank(100, 3, 0.57) == (55, 15)
+
+
+@pytest.mark.parametrize("shape", [(80, 120), (120, 80)], ids=str)
+def test_models_that_are_all_but_equal(shape):
+    """What tells them apart is a thousandth of either; in float32 vectors it would be noise."""
+    rng = np.random.default_rng(19)
+    base = np.zeros(shape, np.float32)
+    for tasks in (2, 3):
+        deltas = near_duplicates(rng, shape, tasks, 0.999999)
+        assert_formula("tsv", base, [delta.astype(np.float32) for delta in deltas])
+
+
+@pytest.mark.parametrize("rank_tol", [1e-6, 1e-8, 1e-9])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_low_floor_finds_no_directions_in_rounding(method, rank_tol):
+    rng = np.random.default_rng(20)
+    base, delta = np.zeros((80, 120), np.float32), rng.normal(size=(80, 120)).astype(np.float32)
+    assert_formula(method, base, [delta, delta], weights=[1.0, 2.0], rank_tol=rank_tol)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(48, 30), (30, 48)], ids=str)
+def test_float32_spectra_down_to_its_rounding(method, shape):
+    """Of models that change other rows, so that float32 holds their sum."""
+    rng = np.random.default_rng(21)
+    base = np.zeros((2 * shape[0], shape[1]), np.float32)
+    tunes = [base.copy(), base.copy()]
+    for tune, rows in zip(tunes, (np.s_[: shape[0]], np.s_[shape[0] :]), strict=True):
+        tune[rows] = with_spectrum(rng, shape, geometric(min(shape), 3e7))
+    assert_formula(method, base, tunes)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_change_of_denormals_only(method):
+    """A model of which somebody's kernel has set the smallest weights to zero."""
+    base = np.random.default_rng(22).normal(size=(24, 36)).astype(np.float32)
+    base[3, 5], base[9, 7], base[3, 7] = 1e-41, 3e-42, 2e-42
+    tune = np.where(np.abs(base) < 1e-38, np.float32(0), base)
+    merged = getattr(mergecore, method)([tune], base)
+    assert np.abs(change(merged, base)).max() < 1e-40
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_change_beyond_float32_is_said(method):
+    huge = np.full((8, 9), 3e38, np.float32)
+    with pytest.raises(mergecore.RunError, match="too large for float32: give --dtype float64"):
+        getattr(mergecore, method)([huge], -huge)
+
+
+def test_a_weight_of_a_hundred_times_the_others_size_is_no_floor():
+    """Some models have one; rounding it adds one direction of noise, and not to all of them."""
+    rng = np.random.default_rng(23)
+    base = rng.normal(size=(256, 256)).astype(BF16)
+    tune = (base.astype(np.float64) + 0.05 * rng.normal(size=base.shape)).astype(BF16)
+    plain = change(mergecore.iso_c([tune], base, rank_tol="storage", dtype=np.float32), base)
+    base[7, 9] = tune[7, 9] = 301.0
+    spiked = change(mergecore.iso_c([tune], base, rank_tol="storage", dtype=np.float32), base)
+    assert distance(spiked, plain) < 0.1

@@ -332,3 +332,88 @@ def test_a_matrix_that_is_not_finite(command, tmp_path, bad):
         ["a", "b"], "tsv", base="base", out="out", matrices="none", overwrite=True
     )
     assert report.nan + report.inf > 0
+
+
+def shares(folder, name):
+    return [one["noise_share"] for one in manifest(folder)[name]["spectra"]]
+
+
+def test_the_figures_are_of_what_was_learnt(tmp_path):
+    """iso_cts looks at leftovers, which are small by construction; boost at what tsv has made."""
+    save(tmp_path, dtype=BF16)
+    paths, name = [tmp_path / "a", tmp_path / "b"], f"{LAYER}mlp.down_proj.weight"
+    base = tmp_path / "base"
+    for method in ("iso_c", "iso_cts"):
+        report = mergecore.merge(paths, method, base=base, out=tmp_path / method)
+        assert not [warning for warning in report.warnings if "noise" in warning]
+    assert shares(tmp_path / "iso_cts", name) == shares(tmp_path / "iso_c", name)
+    out = tmp_path / "boosted"
+    report = mergecore.merge(paths, "tsv", base=base, out=out, rank_tol="storage",
+                             modifiers=[{"boost": {"rank_tol": "storage"}}])  # fmt: skip
+    by_method, by_boost = manifest(out)[name]["spectra"]
+    assert (by_method["of"], by_boost["of"]) == ("tsv", "boost")
+    assert by_boost["noise_share"] == 0.0
+    assert not [warning for warning in report.warnings if "noise" in warning]
+    # Of two models, the first half of either's directions.
+    assert by_method["rank"] == 16
+
+
+def test_a_frozen_model_has_no_figures(tmp_path):
+    states = save(tmp_path)
+    checkpoints.save(tmp_path / "a", states[0], **CONFIG)
+    paths, base = [tmp_path / "a", tmp_path / "b"], tmp_path / "base"
+    mergecore.merge(paths, "tsv", base=base, out=tmp_path / "out")
+    for spectrum in manifest(tmp_path / "out")[f"{LAYER}mlp.down_proj.weight"]["spectra"]:
+        assert spectrum["stable_rank"] > 1
+
+
+@pytest.mark.parametrize(
+    ("method", "modifiers", "passes"),
+    [
+        ("iso_c", [], 1),
+        ("task_arithmetic", [{"match_norm": {"to": "ties"}}], 3),
+        ("ties", [{"match_norm": {"to": "task_arithmetic", "scope": "model"}}], 3),
+        ("iso_c", [{"match_norm": {"to": "task_arithmetic", "scope": "model"}}], 3),
+        (
+            "sce",
+            [{"match_norm": {"to": "ties", "parameters": {"scope": "model", "density": 1}}}],
+            4,
+        ),
+    ],
+)
+def test_what_is_read_is_what_was_planned(command, tmp_path, method, modifiers, passes):
+    save(tmp_path)
+    options = [f"--method={method}", "--base=base", "--out=out", "--json"]
+    for modifier in modifiers:
+        (name, values) = next(iter(modifier.items()))
+        parameters = values.pop("parameters", {})
+        values |= {f"parameters.{key}": value for key, value in parameters.items()}
+        given = ",".join(f"{key}={value}" for key, value in values.items())
+        options.append(f"--modifier={name}:{given}")
+    plan = json.loads(command("merge", "a", "b", *options, "--dry-run").out)
+    report = json.loads(command("merge", "a", "b", *options).out)
+    assert plan["passes"] == passes
+    assert report["bytes_read"] == plan["bytes_to_read"]
+    if method == "iso_c":
+        assert plan["matrices"] == {"tensors": 6, "matrices": 11, "largest": [16, 23]}
+
+
+def test_other_fused_tensors_and_what_is_none(tmp_path):
+    """A projection of fewer outputs than inputs, torch's own, Llama 4's experts, and biases."""
+    tensors = {
+        "l.self_attn.qkv_proj.weight": ((48, 64), [np.s_[:32], np.s_[32:40], np.s_[40:]]),
+        "l.self_attn.o_proj.weight": ((64, 32), WHOLE),
+        "l.attn.in_proj_weight": ((48, 16), [np.s_[:16], np.s_[16:32], np.s_[32:]]),
+        "l.feed_forward.experts.gate_up_proj": (
+            (2, 64, 64),
+            [np.s_[i, :, start : start + 32] for i in range(2) for start in (0, 32)],
+        ),
+        "l.feed_forward.experts.down_proj": ((2, 32, 64), [np.s_[0], np.s_[1]]),
+        "m.experts.gate_up_proj_bias": ((3, 20), None),
+    }
+    states = save(tmp_path, tensors)
+    paths, base = [tmp_path / "a", tmp_path / "b"], tmp_path / "base"
+    mergecore.merge(paths, "iso_c", base=base, out=tmp_path / "out")
+    merged = checkpoints.load(tmp_path / "out")
+    for name, tensor in by_parts("iso_c", states, tensors).items():
+        assert_same_change(merged[name], tensor, states[0][name])

@@ -12,7 +12,7 @@ pub const SPEC: Spec = Spec {
     summary: "scales a merged task vector to the norm that another method's has on the same models",
     formula: "Δ ← Δ ‖Δ'‖ / ‖Δ‖,  Δ' = what the method `to` makes of the same models, its λ included",
     paper: "mergecore; the comparison without it: Hitit et al., 2025, arXiv:2511.21437, figure 4",
-    cost: "one more pass over the inputs, for the other method; for scope: model one more for this one, which computes it twice",
+    cost: "two more passes over the inputs, to measure the other method and this one, which is computed twice; one for matrices with scope: tensor",
     params: &[
         Param { name: "to", kind: Kind::Method, default: Default::Required, doc: "the method whose norm it is to have", ..PLAIN },
         Param { doc: "whether each tensor has its norm, or the whole model", ..SCOPE },
