@@ -712,7 +712,8 @@ def model_stock(
         base: What the models were fine-tuned from.
         onto: What the merged change is added to; the base if None.
         filter_wise: A t for each row of a tensor, rather than for the whole of it.
-        clamp: Keep t between 0 (the base) and 1 (the mean).
+        clamp: Keep t between 0 (the base) and 1 (the mean), and angles as they are; mergekit does
+            not, and takes short task vectors for unlike.
         modifiers: What acts on the merged change, in order: names, or mappings of one name to its
             parameters; or one of them.
         dtype: The output's dtype; else that of the base, else of the first model.
