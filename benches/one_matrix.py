@@ -23,6 +23,11 @@ from workspace import say
 _AGREE = 5e-4
 """‖Δ − Δ'‖ / ‖Δ'‖ that float32 SVDs are allowed. TSV-Merge of two models is the farthest off, as it
 cuts where neighbouring singular values are close: 1.3e-5 at 256 x 700, 6e-5 at 2048 x 5632."""
+_SEEN = 1e-6
+"""Of the largest singular value: of two that are nearer to each other float32 keeps either, and
+TSV-Merge, which cuts between them, differs by as much as they have of the whole: 4e-2 was seen at
+4096 x 14336, where they are 2e-7 apart."""
+_UNSEEN = 0.1
 _EXACT = 1e-5
 """The same of float64 SVDs; 4e-6 was seen, as float32 holds the base and its change as one."""
 
@@ -119,8 +124,14 @@ class Bench:
         base = torch.from_numpy(matrices.base).double()
         ours_wide, theirs_wide = (torch.from_numpy(x).double() for x in (ours, theirs))
         off = _distance(ours_wide, theirs_wide, base)
-        _demand(off <= _AGREE, f"{name}: {off:.1e} from torch's float32 SVD")
         words = f"{off:.1e} from torch's float32 SVD"
+        if off > _AGREE and name == "tsv" and (gap := _gap_at_the_cut(matrices)) < _SEEN:
+            _demand(off <= _UNSEEN, f"{name}: {words}")
+            words += f", which does not see the gap of {gap:.0e} σ₁ at the cut"
+            if not self.exact:
+                words += f"; {self._answer_of_a_quarter(name, len(matrices.tunes))}"
+        else:
+            _demand(off <= _AGREE, f"{name}: {words}")
         if self.exact:
             models = [torch.from_numpy(tune).double() for tune in matrices.tunes]
             exact = _CONTESTS[name].theirs(models, base)
@@ -128,6 +139,18 @@ class Bench:
             words += f"; from its float64 SVD {off:.1e}, where float32's is {other:.1e} off"
             _demand(off <= _EXACT, f"{name}: {words}")
         return words
+
+
+def _gap_at_the_cut(matrices: Matrices) -> float:
+    """How far apart, as a share of the largest, the singular values are between which it cuts."""
+    kept = matrices.short // len(matrices.tunes)
+    gaps = []
+    for tune in matrices.tunes:
+        change = torch.from_numpy(tune - matrices.base).double()
+        change = change if change.shape[0] <= change.shape[1] else change.T
+        sigma = torch.linalg.eigvalsh(change @ change.T).clamp_min(0).sqrt().flip(0)
+        gaps.append(float((sigma[kept - 1] - sigma[kept]) / sigma[0]))
+    return min(gaps)
 
 
 def _distance(a: Tensor, b: Tensor, base: Tensor) -> float:
