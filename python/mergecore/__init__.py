@@ -17,6 +17,8 @@ _HOMES = {
     "extrapolate": "merging",
     "verify": "merging",
     "MergeReport": "merging",
+    "compare": "diagnose.geometry",
+    "Geometry": "diagnose.geometry",
     "random_mask": "arrays",
     "methods": "registry",
     "modifiers": "registry",

@@ -24,6 +24,7 @@ _COMMANDS = {
     "methods": "Show the merge methods and their parameters.",
     "show": "Show what is in a model, or what a recipe would do.",
     "verify": "Check a merged model against its manifest.",
+    "compare": "How do models lie to their base and to each other?",
     "generate": "Let a model answer prompts.",
     "reward": "Score responses with a reward model.",
     "judge": "Say which responses are repetitive, code-switched or nonsense.",

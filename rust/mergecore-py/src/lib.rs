@@ -91,6 +91,12 @@ impl Plan {
         report::steps(&self.plan).to_string()
     }
 
+    #[pyo3(signature = (progress = None))]
+    fn geometry(&self, py: Python, progress: Option<Py<PyAny>>) -> PyResult<String> {
+        let watch = Watch::default();
+        enter(py, &watch, progress, || run::geometry::measure(&self.plan, self.limits, &watch).map(|json| json.to_string()))
+    }
+
     fn is_made(&self, py: Python, out: PathBuf, side_files: SideFiles) -> PyResult<bool> {
         enter(py, &Watch::default(), None, || report::is_made(&self.plan, &self.layout, &side_files.0, &out))
     }

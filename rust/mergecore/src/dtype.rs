@@ -66,6 +66,17 @@ impl Dtype {
         self.size() >= 2 && (self as usize) < 4
     }
 
+    /// The standard deviation of what rounding to this type has moved a weight by, as a share of it (measured; in bf16 it is 2^-8 / √12, and
+    /// the mean distance of a number from its power of two).
+    pub fn rounding(self) -> f64 {
+        match self {
+            Dtype::BF16 => (-9.2f64).exp2(),
+            Dtype::F16 => (-12.2f64).exp2(),
+            Dtype::F32 => (-25.2f64).exp2(),
+            _ => (-54.2f64).exp2(),
+        }
+    }
+
     pub fn from_code(code: &str) -> Option<Dtype> {
         TABLE.iter().find(|row| row.1 == code).map(|row| row.0)
     }

@@ -10,6 +10,7 @@ pub mod blend;
 pub mod bracket;
 pub mod crumbs;
 pub mod cutoff;
+pub mod disagreement;
 pub mod divergence;
 pub mod elect;
 pub mod gram;

@@ -18,6 +18,7 @@ use crate::plan::{Bound, Job, Plan, Work};
 mod desk;
 pub mod disk;
 mod facts;
+pub mod geometry;
 pub mod memory;
 mod norms;
 mod reader;

@@ -13,7 +13,6 @@ use super::schedule::{drive, Task};
 use super::tensor::{MergeTask, Then};
 use super::writer::Writer;
 use super::{Context, Spectrum};
-use crate::dtype::Dtype;
 use crate::error::{Error, Kind, Result};
 use crate::kernels::angle;
 use crate::kernels::spectral::matrix::Matrix;
@@ -383,17 +382,10 @@ impl<R: Seat> TaskVectors<R> for Vectors<'_, R> {
     }
 
     fn noise(&self, weights: &[f64]) -> f64 {
-        // Rounding errors are as good as independent, each of this share of its number (measured; in bf16 it is 2^-8 / √12, and the mean
-        // distance of a number from its power of two). The largest singular value of such a matrix is that of its longest row and its
-        // longest column, added; the mean of all, rms (√m + √n), is too low where rows or columns differ in size (3.4 times, for columns
-        // of which 8 are ten times as large).
-        let share = |dtype: Dtype| match dtype {
-            Dtype::BF16 => (-9.2f64).exp2(),
-            Dtype::F16 => (-12.2f64).exp2(),
-            Dtype::F32 => (-25.2f64).exp2(),
-            _ => (-54.2f64).exp2(),
-        };
-        let models = self.reader.inputs.iter().zip(weights).map(|(tensor, weight)| (weight * share(tensor.read_as())).powi(2));
+        // Rounding errors are as good as independent, each of a share of its number. The largest singular value of such a matrix is that of
+        // its longest row and its longest column, added; the mean of all, rms (√m + √n), is too low where rows or columns differ in size
+        // (3.4 times, for columns of which 8 are ten times as large).
+        let models = self.reader.inputs.iter().zip(weights).map(|(tensor, weight)| (weight * tensor.read_as().rounding()).powi(2));
         self.base.unwrap_or(0.0) * models.sum::<f64>().sqrt()
     }
 }

@@ -1,0 +1,1 @@
+"""What is known of models before they are merged: how they lie to their base and to each other."""

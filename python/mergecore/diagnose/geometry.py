@@ -1,0 +1,253 @@
+"""How do models lie to their base and to each other? One pass over all weights, in flat memory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from mergecore import recipe
+from mergecore.diagnose import configs, kinship, placement
+from mergecore.diagnose.configs import Conflict
+from mergecore.diagnose.figures import Figures, listed, mean_cosine
+from mergecore.diagnose.kinship import Kinship
+from mergecore.diagnose.placement import Placement
+from mergecore.errors import RecipeError
+from mergecore.models import hub
+from mergecore.planning import Progress, prepare
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+SAFE, FAILING = 50.0, 100.0
+"""‖θ − θ₀‖ of merges of 3 to 8 B parameters below which they held their quality, and above which
+they lost it (Hitit et al., arXiv:2511.21437, figure 4)."""
+_STUDIED = 8e9
+"""Parameters of the largest models there: a distance grows with the root of their number."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of all models."""
+
+    name: str
+    shape: tuple[int, ...]
+    stack: str | None
+    """Of numbered layers: `model.layers`."""
+    layer: int | None
+    kind: str
+    """The name within a layer, or without one the whole: `self_attn.q_proj`."""
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What `compare` has found. Arrays have one row a model, in the order of `models`."""
+
+    base: str
+    models: list[str]
+    overall: Figures
+    tensors: list[Tensor]
+    kinship: list[Kinship]
+    conflicts: list[Conflict]
+    """Settings in which the configs of base and models differ."""
+    placements: list[Placement]
+    """Where those models lie that are merges of others here."""
+    notes: list[str]
+
+    @property
+    def layers(self) -> dict[tuple[str, int], Figures]:
+        """By stack and number, in order; tensors outside of layers are in none."""
+        numbered = [tensor for tensor in self.tensors if tensor.layer is not None]
+        found = _grouped((((t.stack or ""), t.layer or 0), t.figures) for t in numbered)
+        return dict(sorted(found.items()))
+
+    @property
+    def kinds(self) -> dict[str, Figures]:
+        """By kind of module over all layers, in the order of the files."""
+        return _grouped((tensor.kind, tensor.figures) for tensor in self.tensors)
+
+    @property
+    def mean_cosine(self) -> Any:
+        """The mean over tensors of cos(δᵢ, δⱼ), N × N; `overall.cosine` is that of the whole."""
+        return mean_cosine(tensor.figures for tensor in self.tensors)
+
+    def distance(self, weights: Sequence[float]) -> float:
+        """‖Σ wᵢδᵢ‖: how far from the base a linear merge with these weights would be."""
+        return self.overall.length(weights)
+
+    def as_studied(self, distance: float) -> float:
+        """A distance as it would be, weight for weight, in a model of 8 B parameters."""
+        return float(distance * (_STUDIED / max(self.overall.elements, 1)) ** 0.5)
+
+    def as_json(self) -> dict[str, Any]:
+        """One object with all figures; lists for arrays, None for what has no value."""
+        count = len(self.models)
+        mean, sum_ = self.distance([1 / count] * count), self.distance([1.0] * count)
+        return {
+            "base": self.base,
+            "models": self.models,
+            "overall": {**self.overall.as_json(), "mean_cosine": listed(self.mean_cosine)},
+            "merged": {
+                "mean": {"distance": mean, "as_8b": self.as_studied(mean)},
+                "sum": {"distance": sum_, "as_8b": self.as_studied(sum_)},
+            },
+            "kinship": [kin.as_json() for kin in self.kinship],
+            "conflicts": [conflict.as_json() for conflict in self.conflicts],
+            "placements": [place.as_json() for place in self.placements],
+            "layers": [
+                {"stack": stack, "layer": number, **figures.as_json()}
+                for (stack, number), figures in self.layers.items()
+            ],
+            "kinds": [{"kind": kind, **f.as_json()} for kind, f in self.kinds.items()],
+            "tensors": [
+                {"name": t.name, "shape": list(t.shape), **t.figures.as_json()}
+                for t in self.tensors
+            ],
+            "notes": self.notes,
+        }
+
+
+def compare(
+    models: Sequence[PathLike],
+    base: PathLike | None = None,
+    *,
+    ignore: Sequence[str] | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Geometry:
+    """Compares models with their base and with each other: one pass over all weights.
+
+    A merge that mergecore has made, given without its parents, is compared with them, if they are
+    still where they were.
+
+    Args:
+        models: Folders, weights files, hub ids or `model+adapter`, as `merge` takes them.
+        base: What they were fine-tuned from; if left out, what their cards and configs name, or
+            what the merge among them was made from.
+        ignore: Globs of tensor names to pass over.
+        threads: How many threads work; all cores if None.
+        progress: Called about ten times a second with the bytes done and the bytes in all.
+
+    Returns:
+        Norms, angles and conflicts, of every tensor, layer, kind of module and of the whole; what
+        the distances say of the models' descent; and what their configs contradict.
+
+    Raises:
+        RecipeError: No base is named, or a pattern matches nothing.
+        ModelNotFoundError: A model is not to be had.
+        ModelError: A model is malformed, or does not fit the others.
+    """
+    if isinstance(models, str | os.PathLike):
+        raise RecipeError(f"models is a list of models, not the one name {os.fspath(models)!r}")
+    given = [os.fspath(model) for model in models]
+    if not given:
+        raise RecipeError("no models: give one or more")
+    known = {model: _origin(model) for model in given}
+    notes = []
+    if len(given) == 1 and (origin := known[given[0]]) is not None:
+        added = [parent for parent in origin.parents if Path(parent).exists()]
+        given += added
+        if added:
+            notes.append(f"{given[0]} is a merge: it is compared with {', '.join(added)}, too")
+    if base is None:
+        bases = {origin.base for origin in known.values() if origin is not None and origin.base}
+        base = bases.pop() if len(bases) == 1 else None
+    request = recipe.build(
+        "task_arithmetic",
+        given,
+        None if base is None else os.fspath(base),
+        {},
+        ignore=None if ignore is None else list(ignore),
+    )
+    prepared = prepare(request, threads=threads)
+    summary = prepared.summary
+    names: list[str] = list(summary["models"])
+    tensors = [_tensor(told) for told in json.loads(prepared.plan.geometry(progress))]
+    if not tensors:
+        raise RecipeError("there are no floating-point tensors to compare")
+    overall = Figures.total(tensor.figures for tensor in tensors)
+    shapes = {tensor.name: (tensor.shape, tensor.figures) for tensor in tensors}
+    places = {name: hub.locate_both(name)[0] for name in [summary["base"], *names]}
+    return Geometry(
+        base=summary["base"],
+        models=names,
+        overall=overall,
+        tensors=tensors,
+        kinship=kinship.of_models(shapes),
+        conflicts=configs.conflicts(places),
+        placements=_placements(names, overall),
+        notes=[
+            *notes,
+            *(note for note in summary["notes"] if note.startswith(("the base is", "the adapter"))),
+            *kinship.siblings(names, overall),
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What a merge was made of, by its manifest."""
+
+    base: str | None
+    parents: list[str]
+
+
+def _origin(model: str) -> _Origin | None:
+    path = Path(model).expanduser() / "mergecore.json"
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        where = {
+            entry["model"]: "+".join(filter(None, (entry["path"], entry.get("adapter"))))
+            for entry in manifest["inputs"]
+        }
+        named = recipe.models_of(manifest["recipe"])
+        base = manifest["recipe"].get("base_model")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    places = [_nearest(where.get(name, name)) for name in named if name != base]
+    return _Origin(None if base is None else _nearest(where.get(base, base)), places)
+
+
+def _nearest(path: str) -> str:
+    """A path as one would type it from here."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+def _placements(names: Sequence[str], figures: Figures) -> list[Placement]:
+    """Places every model that is a merge of two or more of the others, or goes on from one."""
+    real = [os.path.realpath(Path(name).expanduser()) for name in names]
+    found = []
+    for index, name in enumerate(names):
+        origin = _origin(name)
+        if origin is None:
+            continue
+        wanted = [os.path.realpath(Path(parent).expanduser()) for parent in origin.parents]
+        parents = [real.index(parent) for parent in wanted if parent in real]
+        if parents and len(parents) == len(wanted) and index not in parents:
+            found.append(placement.place(names, index, parents, figures))
+    return found
+
+
+def _tensor(told: dict[str, Any]) -> Tensor:
+    layer = told["layer"]
+    name = told["name"].removesuffix(".weight")
+    kind = layer["kind"].removesuffix(".weight") if layer else name
+    return Tensor(
+        name=told["name"],
+        shape=tuple(told["shape"]),
+        stack=layer["stack"] if layer else None,
+        layer=layer["number"] if layer else None,
+        kind=kind,
+        figures=Figures.of(told),
+    )
+
+
+def _grouped(pairs: Iterable[tuple[Any, Figures]]) -> dict[Any, Figures]:
+    groups: dict[Any, list[Figures]] = {}
+    for key, figures in pairs:
+        groups.setdefault(key, []).append(figures)
+    return {key: Figures.total(parts) for key, parts in groups.items()}
