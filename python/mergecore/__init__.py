@@ -19,6 +19,8 @@ _HOMES = {
     "MergeReport": "merging",
     "compare": "diagnose.geometry",
     "Geometry": "diagnose.geometry",
+    "mergeability": "diagnose.mergeability",
+    "Mergeability": "diagnose.mergeability",
     "random_mask": "arrays",
     "methods": "registry",
     "modifiers": "registry",

@@ -25,6 +25,8 @@ _COMMANDS = {
     "show": "Show what is in a model, or what a recipe would do.",
     "verify": "Check a merged model against its manifest.",
     "compare": "How do models lie to their base and to each other?",
+    "mergeability": "Can these models be merged, and who spoils the group?",
+    "select": "Choose the models that go best together.",
     "generate": "Let a model answer prompts.",
     "reward": "Score responses with a reward model.",
     "judge": "Say which responses are repetitive, code-switched or nonsense.",

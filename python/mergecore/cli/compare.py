@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mergecore.diagnose.geometry import Geometry
 
 _MOST_PAIRS = 28
-_BAR = 24
 
 
 @click.command()
@@ -56,7 +55,7 @@ def compare(
             models, base, ignore=list(ignore) or None, threads=threads, progress=progress
         )
     if report is not None:
-        charts.write(found, Path(report))
+        charts.write(charts.page_of_geometry(found), Path(report))
     if as_json:
         terminal.object_as_json(found.as_json())
     elif not quiet:
@@ -162,7 +161,7 @@ def _show_groups(what: str, groups: Sequence[tuple[str, Figures]], found: Geomet
     several = len(found.models) > 1
     rows = []
     for (name, figures), mean in zip(groups, means, strict=True):
-        row = [name, _bar(mean / most if most else 0), _percent(mean)]
+        row = [name, terminal.bar(mean / most if most else 0), _percent(mean)]
         if several:
             row += [
                 _number(_mean_of_pairs(figures.cosine)),
@@ -186,14 +185,6 @@ def _mean_of_pairs(matrix: Any) -> float:
         if matrix[i, j] == matrix[i, j]
     ]
     return sum(upper) / len(upper) if upper else float("nan")
-
-
-def _bar(share: float) -> str:
-    """A bar of eighths."""
-    if share != share:
-        return ""
-    eighths = round(share * _BAR * 8)
-    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def _number(value: float) -> str:

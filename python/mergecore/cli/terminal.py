@@ -66,6 +66,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: i
     Console(width=None if sys.stdout.isatty() else 1000, highlight=False, markup=False).print(grid)
 
 
+def bar(share: float, width: int = 24) -> str:
+    """A bar of eighths of a letter; nothing for NaN."""
+    if share != share:
+        return ""
+    eighths = round(share * width * 8)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
 def size(count: float) -> str:
     """Bytes for a person, in powers of ten as disks are sold: `1.23 GB`."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -1,11 +1,11 @@
-"""`compare` as a page: one HTML file that needs no network, with charts by Vega-Altair."""
+"""`compare` and `mergeability` as pages: one HTML file that needs no network, charts by Altair."""
 
 from __future__ import annotations
 
 import html
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from mergecore.errors import OutputExistsError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from mergecore.diagnose.geometry import Geometry
+    from mergecore.diagnose.mergeability import Mergeability
 
 _GLOBAL = "window.vegaEmbed = vegaEmbed;"
 _HEAD = """<!DOCTYPE html>
@@ -57,32 +58,77 @@ def check(path: Path) -> None:
         raise OutputExistsError(f"{path}: is a folder; name a file, like {path / 'compare.html'}")
 
 
-def write(found: Geometry, path: Path) -> None:
-    """Writes the page; it is there whole, or what was there stays."""
+def write(text: str, path: Path) -> None:
+    """Writes a page; it is there whole, or what was there stays."""
     partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(page(found), "utf-8")
+        partial.write_text(text, "utf-8")
         os.replace(partial, path)
     except OSError as error:
         raise RunError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def page(found: Geometry) -> str:
-    """The page's text. Names of models and tensors are text in it, whatever they hold."""
-    import vl_convert
-
-    title = f"{', '.join(found.models)} beside {found.base}"
-    parts = [_HEAD.format(title=html.escape(title), bundle=vl_convert.javascript_bundle(_GLOBAL))]
-    parts.append(f"<h1>{html.escape(title)}</h1>")
-    parts.append(_table(found))
+def page_of_geometry(found: Geometry) -> str:
+    """A page of `compare`. Names of models and tensors are text in it, whatever they hold."""
     said = [*(line for place in found.placements for line in place.in_words()), *found.notes]
     warnings = [conflict.in_words() for conflict in found.conflicts]
     for model, kin in zip(found.models, found.kinship, strict=True):
         warnings += [f"{model} {kin.in_words()}"] if kin.verdict != "child" else []
+    title = f"{', '.join(found.models)} beside {found.base}"
+    return _page(title, _models(found), said, warnings, _charts(found))
+
+
+def page_of_mergeability(found: Mergeability) -> str:
+    """A page of `mergeability`."""
+    scores = found.difficulty
+    rows = [
+        [model, f"{score:.3f}", f"{weight:.2f}"]
+        for model, score, weight in zip(found.models, scores, found.center, strict=True)
+    ]
+    table = _table(("model", "MDS", "weight in the center"), rows)
+    said = [
+        f"the diameter is {found.diameter:.4g}, Jung's bound {found.jung:.4g}, the exact radius"
+        f" {found.radius:.4g}, and the mean distance from the mean {found.to_centroid:.4g}, all of"
+        " them squared"
+    ]
+    bars = [
+        {"model": model, "score": float(score)}
+        for model, score in zip(found.models, scores, strict=True)
+        if score != float("inf")
+    ]
+    charts = [
+        (
+            "Similarity of hidden states",
+            "1 − dᵢⱼ / max d: 1 is the same, 0 the farthest pair.",
+            _matrix(found.models, found.similarity, "similarity", "blues", (0, 1)),
+        ),
+        ("Merging difficulty", "One over the mean similarity to the others.", _scores(bars)),
+        (
+            "Rate and distortion",
+            "How many bits about which model is meant buy how small a squared distance.",
+            _curve(found),
+        ),
+    ]
+    title = f"Mergeability of {', '.join(found.models)}"
+    return _page(title, table, said, [], charts)
+
+
+def _page(
+    title: str,
+    table: str,
+    said: Sequence[str],
+    warnings: Sequence[str],
+    charts: Iterable[tuple[str, str, dict[str, Any]]],
+) -> str:
+    import vl_convert
+
+    bundle = vl_convert.javascript_bundle(_GLOBAL)
+    parts = [_HEAD.format(title=html.escape(title), bundle=bundle)]
+    parts += [f"<h1>{html.escape(title)}</h1>", table]
     items = [f"<li>{html.escape(line)}</li>" for line in said]
     items += [f'<li class="warning">{html.escape(line)}</li>' for line in warnings]
     parts.append(f"<ul>{''.join(items)}</ul>" if items else "")
-    for number, (head, words, spec) in enumerate(_charts(found)):
+    for number, (head, words, spec) in enumerate(charts):
         # No tag can begin, or end, in a script that holds no "<".
         text = json.dumps(spec).replace("<", "\\u003c")
         parts.append(
@@ -94,22 +140,26 @@ def page(found: Geometry) -> str:
     return "\n".join(parts)
 
 
-def _table(found: Geometry) -> str:
+def _models(found: Geometry) -> str:
     f = found.overall
     heads = ("model", "‖δ‖", "‖δ‖ / ‖θ₀‖", "zeros", "noise", "NaN, Inf", "descent")
     rows = [
-        (
-            html.escape(model),
+        [
+            model,
             f"{f.norms[i]:.4g}",
             f"{f.relative[i]:.3g}",
             f"{f.zero_share[i]:.1%}",
             f"{f.noise_share[i]:.1%}",
             f"{f.nan[i] + f.inf[i]:,.0f}",
             found.kinship[i].verdict,
-        )
+        ]
         for i, model in enumerate(found.models)
     ]
-    cells = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+    return _table(heads, rows)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
     head = "".join(f"<th>{cell}</th>" for cell in heads)
     body = "".join(f"<tr>{row}</tr>" for row in cells)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -214,6 +264,46 @@ def _bars(rows: list[dict[str, Any]], kinds: Sequence[str]) -> dict[str, Any]:
         .properties(width=520)
     )
     return _spec(chart)
+
+
+def _scores(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    import altair as alt
+
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar()
+        .encode(
+            y=alt.Y("model:N", sort="-x", title=None, axis=alt.Axis(labelLimit=320)),
+            x=alt.X("score:Q", title="MDS"),
+            tooltip=["model:N", alt.Tooltip("score:Q", format=".3f")],
+        )
+    )
+    return _spec(chart.properties(width=520))
+
+
+def _curve(found: Mergeability) -> dict[str, Any]:
+    import altair as alt
+
+    pairs = zip(*found.curve, strict=True)
+    rows = [{"distortion": float(d), "rate": float(r)} for d, r in pairs]
+    marks = [
+        {"distortion": found.radius, "bound": "exact radius"},
+        {"distortion": found.jung, "bound": "Jung's bound"},
+    ]
+    line = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line()
+        .encode(
+            x=alt.X("distortion:Q", title="mean squared distance"),
+            y=alt.Y("rate:Q", title="bits"),
+        )
+    )
+    rules = (
+        alt.Chart(alt.Data(values=marks))
+        .mark_rule(strokeDash=[4, 3])
+        .encode(x="distortion:Q", color=alt.Color("bound:N", title=None))
+    )
+    return _spec((line + rules).properties(width=640, height=260))
 
 
 def _spec(chart: Any) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""What do models make of the same texts? Their hidden states, mean over tokens, by transformers."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mergecore.diagnose.bounds import Floats
+from mergecore.errors import ModelError, RecipeError
+from mergecore.evaluate import rows
+from mergecore.models import hub
+
+
+def of_models(
+    models: Sequence[str],
+    probe: str | Path,
+    *,
+    layer: int,
+    dtype: str | None,
+    device: str | None,
+    batch_size: int,
+    progress: Callable[[int, int], None] | None,
+) -> Floats:
+    """The hidden states of every model on every text: models × texts × dimension.
+
+    One model at a time is in memory. See `mergeability` for the arguments and errors.
+    """
+    texts = _texts(probe)
+    folders = [hub.locate(model, wanted="model") for model in models]
+    found: list[Floats] = []
+    for number, (model, folder) in enumerate(zip(models, folders, strict=True)):
+        done = number * len(texts)
+
+        def tell(count: int, done: int = done) -> None:
+            if progress is not None:
+                progress(done + count, len(models) * len(texts))
+
+        states = _of_model(folder, model, texts, layer, dtype, device, batch_size, tell)
+        if found and states.shape != found[0].shape:
+            raise ModelError(
+                f"{model}: its hidden states have {states.shape[1]} dimensions, and those of"
+                f" {models[0]} {found[0].shape[1]}: only models of one size can be merged"
+            )
+        found.append(states)
+        gc.collect()  # two models are not to be in memory at once
+    return np.stack(found)
+
+
+def _texts(probe: str | Path) -> list[tuple[str, str]]:
+    entries = rows.read(probe, "text")
+    for number, row in enumerate(entries, start=1):
+        if not isinstance(row["text"], str) or not row["text"].strip():
+            raise RecipeError(f"{probe}: row {number}: its text is no text, or empty")
+    return [(row["id"], row["text"]) for row in entries]
+
+
+def _of_model(
+    folder: Path,
+    reference: str,
+    texts: Sequence[tuple[str, str]],
+    layer: int,
+    dtype: str | None,
+    device: str | None,
+    batch_size: int,
+    tell: Callable[[int], None],
+) -> Floats:
+    from mergecore.evaluate.backends.transformers import Transformers
+
+    model = Transformers(
+        folder, reference, template="none", dtype=dtype, device=device, batch_size=batch_size
+    )
+    ids = [list(model.chat.tokenizer(text)["input_ids"]) for _, text in texts]
+    for (name, _), tokens in zip(texts, ids, strict=True):
+        if not tokens:
+            raise ModelError(f"{reference}: its tokenizer makes nothing of the text {name!r}")
+        if model.context is not None and len(tokens) > model.context:
+            raise ModelError(
+                f"{reference}: the text {name!r} has {len(tokens):,} tokens, and the model takes"
+                f" {model.context:,}: shorten it, or leave it out of the probe file"
+            )
+    states: list[Floats | None] = [None] * len(ids)
+    # The shortest first, so that little is padded.
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    for first in range(0, len(order), batch_size):
+        batch = order[first : first + batch_size]
+        for i, state in zip(batch, _means(model, [ids[i] for i in batch], layer), strict=True):
+            states[i] = state
+        tell(first + len(batch))
+    found = np.stack([state for state in states if state is not None])
+    if not np.isfinite(found).all():
+        raise ModelError(f"{reference}: its hidden states are not finite")
+    return found
+
+
+def _means(model: Any, ids: list[list[int]], layer: int) -> Floats:
+    import torch
+
+    width = max(map(len, ids))
+    # Padding behind the text: no token of a decoder sees what follows it.
+    padded = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=model.device)
+    mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in ids], device=model.device)
+    inputs = {"input_ids": padded, "attention_mask": mask, "output_hidden_states": True}
+    with torch.inference_mode():
+        if model.is_encoder_decoder:
+            # The decoder reads the same text, after its start token.
+            start = model.model.generation_config.decoder_start_token_id
+            start = model.model.config.decoder_start_token_id if start is None else start
+            begun = torch.full_like(padded[:, :1], 0 if start is None else start)
+            shifted = torch.cat([begun, padded[:, :-1]], dim=1)
+            answer = model.model.base_model(**inputs, decoder_input_ids=shifted)
+            states = answer.decoder_hidden_states
+        else:
+            states = model.model.base_model(**inputs).hidden_states
+    if not -len(states) <= layer < len(states):
+        raise RecipeError(
+            f"layer {layer}: there are {len(states)}, from 0 (the embeddings) to {len(states) - 1}"
+        )
+    counted = mask[:, :, None]
+    chosen = states[layer].float() * counted
+    return np.asarray((chosen.sum(dim=1) / counted.sum(dim=1)).cpu().numpy(), np.float64)
