@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mergecore
-from mergecore import ModelError, RecipeError, pocket
+from mergecore import ModelNotFoundError, RecipeError, pocket
 from mergecore.diagnose import bounds
 from mergecore.diagnose.mergeability import Mergeability, difficulty, pairwise, similarity
 from mergecore.diagnose.selection import select
@@ -131,7 +131,7 @@ def test_a_budget_is_judged_twice():
     squares = squares_of(np.eye(3))
     judged = Mergeability(list("abc"), -1, 500, 5, np.sqrt(squares), squares, budget=0.7).mergeable
     # Jung's factor for 500 dimensions is nearly 1/2: 1.0; the triangle's exact radius is 2/3.
-    assert judged == {"corollary 1": False, "exactly": True}
+    assert judged == {"corollary 1": False, "the exact radius": True}
 
 
 @pytest.mark.parametrize("count", [4, 7])
@@ -257,7 +257,7 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path, probe, refused):
     assert "layer 99" in refused("mergeability", *experts, "--probe", probe, "--layer", 99)
     assert "--keep is 4" in refused("select", *experts, "--probe", probe, "--keep", 4)
     assert "No such file" in refused("select", *experts, "--probe", "none", "--keep", 2)
-    with pytest.raises(ModelError, match="no such file or folder"):
+    with pytest.raises(ModelNotFoundError, match="no such file or folder"):
         mergecore.mergeability([tmp_path / "x", tmp_path / "y"], probe)
 
 

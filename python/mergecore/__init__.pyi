@@ -5,6 +5,10 @@ from typing import Literal, TypeAlias, TypeVar
 
 from mergecore._mergecore import __version__ as __version__
 from mergecore.arrays import random_mask as random_mask
+from mergecore.diagnose.geometry import Geometry as Geometry
+from mergecore.diagnose.geometry import compare as compare
+from mergecore.diagnose.mergeability import Mergeability as Mergeability
+from mergecore.diagnose.mergeability import mergeability as mergeability
 from mergecore.errors import MergecoreError as MergecoreError
 from mergecore.errors import ModelError as ModelError
 from mergecore.errors import ModelNotFoundError as ModelNotFoundError
@@ -24,7 +28,9 @@ from mergecore.registry import methods as methods
 from mergecore.registry import modifiers as modifiers
 
 __all__ = [
+    "Geometry",
     "MergeReport",
+    "Mergeability",
     "MergecoreError",
     "Method",
     "ModelError",
@@ -39,6 +45,7 @@ __all__ = [
     "arcee_fusion",
     "breadcrumbs",
     "breadcrumbs_ties",
+    "compare",
     "dare_linear",
     "dare_ties",
     "della",
@@ -49,6 +56,7 @@ __all__ = [
     "karcher",
     "linear",
     "merge",
+    "mergeability",
     "methods",
     "model_stock",
     "modifiers",

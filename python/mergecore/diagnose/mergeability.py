@@ -88,7 +88,10 @@ class Mergeability:
         """Whether the budget suffices: by corollary 1 as published, and by the exact radius."""
         if self.budget is None:
             return None
-        return {"corollary 1": self.jung <= self.budget, "exactly": self.radius <= self.budget}
+        return {
+            "corollary 1": self.jung <= self.budget,
+            "the exact radius": self.radius <= self.budget,
+        }
 
     def as_json(self) -> dict[str, Any]:
         """One object with all figures."""

@@ -73,7 +73,7 @@ def _of_model(
     model = Transformers(
         folder, reference, template="none", dtype=dtype, device=device, batch_size=batch_size
     )
-    ids = [list(model.chat.tokenizer(text)["input_ids"]) for _, text in texts]
+    ids = [list(model.chat.tokenizer(text, verbose=False)["input_ids"]) for _, text in texts]
     for (name, _), tokens in zip(texts, ids, strict=True):
         if not tokens:
             raise ModelError(f"{reference}: its tokenizer makes nothing of the text {name!r}")

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use mergecore::dtype::{count_unfinite, Dtype, Real};
 use mergecore::kernels::cutoff::Cutoff;
+use mergecore::kernels::disagreement::{zeros, Disagreement};
 use mergecore::kernels::gram::{self, Gram};
 use mergecore::kernels::select::{Seen, Selector};
 use mergecore::kernels::thin::{Rescale, Thin};
@@ -527,4 +528,32 @@ fn a_crowd_is_counted_in_one_pass() {
     check::<f32>("a crowd", &dense, 1.2, &mut dice);
     check::<f64>("bf16 deltas in f64", &deltas, 1.2, &mut dice);
     check::<f64>("a crowd in f64", &dense, 2.2, &mut dice);
+}
+
+fn disagreements<R: Sample>(a: &[R], b: &[R]) -> Result<(), TestCaseError> {
+    let got = Disagreement::of(a, b);
+    let pairs = || a.iter().zip(b).map(|(x, y)| (*x, *y));
+    let against = |x: R, y: R| (x > R::ZERO && y < R::ZERO) || (x < R::ZERO && y > R::ZERO);
+    let gap = |(x, y): (R, R)| (x - y).abs().f64();
+    prop_assert_eq!(got.conflicts, pairs().filter(|(x, y)| against(*x, *y)).count() as f64);
+    let near = |got: f64, want: f64| (got - want).abs() <= 1e-6 * want || (got.is_nan() && want.is_nan()) || got == want;
+    let (apart, conflicting) = (pairs().map(gap).sum::<f64>(), pairs().filter(|(x, y)| against(*x, *y)).map(gap).sum::<f64>());
+    // Sums beyond f32 may be infinite in the lanes and finite here.
+    if pairs().map(gap).fold(0.0, f64::max) < 1e30 {
+        prop_assert!(near(got.apart, apart) && near(got.conflicting, conflicting), "{:?} instead of {} {}", got, apart, conflicting);
+    }
+    prop_assert_eq!(zeros(a), a.iter().filter(|x| **x == R::ZERO).count() as f64);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn signs_that_differ_are_counted_and_measured(seed in any::<u64>(), count in lengths(), flavour in flavours()) {
+        let [a, b] = [seed, seed ^ 1].map(|seed| row::<f32>(seed, count, flavour));
+        disagreements(&a, &b)?;
+        let [a, b] = [seed, seed ^ 1].map(|seed| row::<f64>(seed, count, flavour));
+        disagreements(&a, &b)?;
+    }
 }
