@@ -245,6 +245,23 @@ def test_of_an_encoder_decoder_the_decoder_s(tmp_path, probe):
     np.testing.assert_allclose(together.squares, found.squares, atol=1e-5)
 
 
+def test_models_that_read_other_tokens_are_told(tmp_path, probe):
+    """The same words in another order in the vocabulary, as of another tokenizer."""
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(pocket.path("sort"), other)
+    content = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    found = mergecore.mergeability([pocket.path("sort"), other], probe, dtype="float32")
+    assert any("different tokens" in note for note in found.notes)
+    assert found.diameter > 0
+    same = mergecore.mergeability([pocket.path("sort"), pocket.path("add")], probe)
+    assert not same.notes
+
+
 def test_what_cannot_be_compared_is_said_in_one_line(tmp_path, probe, refused):
     experts = [pocket.path(name) for name in EXPERTS]
     long = tmp_path / "long.jsonl"
@@ -257,6 +274,7 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path, probe, refused):
     assert "layer 99" in refused("mergeability", *experts, "--probe", probe, "--layer", 99)
     assert "--keep is 4" in refused("select", *experts, "--probe", probe, "--keep", 4)
     assert "No such file" in refused("select", *experts, "--probe", "none", "--keep", 2)
+    assert "merge it first" in refused("mergeability", "a+b", experts[0], "--probe", probe)
     with pytest.raises(ModelNotFoundError, match="no such file or folder"):
         mergecore.mergeability([tmp_path / "x", tmp_path / "y"], probe)
 

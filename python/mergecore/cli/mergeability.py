@@ -107,6 +107,7 @@ def _show(found: Mergeability) -> None:
         words = {True: "mergeable", False: "not mergeable"}
         verdicts = "; ".join(f"{words[is_so]} by {how}" for how, is_so in found.mergeable.items())
         terminal.facts([("budget", f"{found.budget:.4g}: {verdicts}")])
+    terminal.remarks([], found.notes)
     worst = order[0]
     terminal.remarks([f"{found.models[worst]} stands most alone: it is the first to leave out"], [])
 

@@ -160,10 +160,14 @@ def mean_cosine(tensors: Iterable[Figures]) -> Floats:
 
 
 def listed(values: Any) -> Any:
-    """Numbers as JSON has them: None for NaN."""
-    if isinstance(values, np.ndarray):
+    """Numbers as JSON has them, in arrays, lists and dicts: None for what is not finite."""
+    if isinstance(values, dict):
+        return {key: listed(value) for key, value in values.items()}
+    if isinstance(values, np.ndarray | list | tuple):
         return [listed(value) for value in values]
-    return None if np.isnan(values) else float(values)
+    if isinstance(values, float | np.floating):
+        return float(values) if np.isfinite(values) else None
+    return values
 
 
 def _symmetric(models: int, place: Any, values: Sequence[float]) -> Floats:

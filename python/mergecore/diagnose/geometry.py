@@ -90,10 +90,12 @@ class Geometry:
             "base": self.base,
             "models": self.models,
             "overall": {**self.overall.as_json(), "mean_cosine": listed(self.mean_cosine)},
-            "merged": {
-                "mean": {"distance": mean, "as_8b": self.as_studied(mean)},
-                "sum": {"distance": sum_, "as_8b": self.as_studied(sum_)},
-            },
+            "merged": listed(
+                {
+                    "mean": {"distance": mean, "as_8b": self.as_studied(mean)},
+                    "sum": {"distance": sum_, "as_8b": self.as_studied(sum_)},
+                }
+            ),
             "kinship": [kin.as_json() for kin in self.kinship],
             "conflicts": [conflict.as_json() for conflict in self.conflicts],
             "placements": [place.as_json() for place in self.placements],
@@ -170,7 +172,7 @@ def compare(
         raise RecipeError("there are no floating-point tensors to compare")
     overall = Figures.total(tensor.figures for tensor in tensors)
     shapes = {tensor.name: (tensor.shape, tensor.figures) for tensor in tensors}
-    places = {name: hub.locate_both(name)[0] for name in [summary["base"], *names]}
+    places = {name: hub.locate_both(name, quiet=True)[0] for name in [summary["base"], *names]}
     return Geometry(
         base=summary["base"],
         models=names,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mergecore.diagnose.figures import Figures
+from mergecore.diagnose.figures import Figures, listed
 
 FAR = 0.3
 """‖δ‖ / ‖θ₀‖ of the matrices from which a model has been trained long, or on something else."""
@@ -50,7 +50,7 @@ class Kinship:
         }[self.verdict]
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return dict(listed(asdict(self)))
 
 
 def of_models(tensors: Mapping[str, tuple[Sequence[int], Figures]]) -> list[Kinship]:
@@ -66,7 +66,9 @@ def of_models(tensors: Mapping[str, tuple[Sequence[int], Figures]]) -> list[Kins
     profile = np.array([figures.relative for figures in seen.values()])
     kin = []
     for model, own in enumerate(profile.T):
-        most = int(np.nanargmax(own)) if not np.isnan(own).all() else 0
+        # Of a base that is zero there are no shares.
+        known = np.nan_to_num(own, nan=0.0, posinf=np.inf)
+        most = int(np.argmax(known))
         relative = float(total.relative[model])
         if not changed.norms[model]:
             verdict = "equal"
@@ -74,7 +76,7 @@ def of_models(tensors: Mapping[str, tuple[Sequence[int], Figures]]) -> list[Kins
             verdict = "unrelated"
         else:
             verdict = "far" if relative >= FAR else "child"
-        least, median, highest = (float(f(own)) for f in (np.nanmin, np.nanmedian, np.nanmax))
+        least, median, highest = (float(f(known)) for f in (np.min, np.median, np.max))
         kin.append(Kinship(verdict, relative, least, median, highest, list(seen)[most]))
     return kin
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from mergecore.diagnose import bounds, representation
 from mergecore.diagnose.bounds import Floats
+from mergecore.diagnose.figures import listed
 from mergecore.errors import RecipeError
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -37,6 +38,7 @@ class Mergeability:
     """The means of its square, N × N."""
     budget: float | None = None
     """The squared distance that a merge may have from each of its parents."""
+    notes: list[str] = field(default_factory=list)
 
     @property
     def similarity(self) -> Floats:
@@ -104,7 +106,7 @@ class Mergeability:
             "distances": self.distances.tolist(),
             "squares": self.squares.tolist(),
             "similarity": self.similarity.tolist(),
-            "difficulty": [float(x) if np.isfinite(x) else None for x in self.difficulty],
+            "difficulty": listed(self.difficulty),
             "diameter": self.diameter,
             "jung": self.jung,
             "simplex": self.simplex,
@@ -114,6 +116,7 @@ class Mergeability:
             "curve": {"distortion": distortion.tolist(), "rate": rate.tolist()},
             "budget": self.budget,
             "mergeable": self.mergeable,
+            "notes": self.notes,
         }
 
 
@@ -151,7 +154,7 @@ def mergeability(
         raise RecipeError(f"models is a list of models, not the one name {os.fspath(models)!r}")
     if len(models) < 2:
         raise RecipeError("mergeability compares models: give two or more")
-    states = representation.of_models(
+    states, notes = representation.of_models(
         [os.fspath(model) for model in models],
         probe,
         layer=layer,
@@ -163,7 +166,7 @@ def mergeability(
     distances, squares = pairwise(states)
     _, texts, dimension = states.shape
     names = [os.fspath(model) for model in models]
-    return Mergeability(names, layer, dimension, texts, distances, squares, budget)
+    return Mergeability(names, layer, dimension, texts, distances, squares, budget, notes)
 
 
 def pairwise(states: Floats) -> tuple[Floats, Floats]:

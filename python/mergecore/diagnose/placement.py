@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mergecore.diagnose.figures import Figures
+from mergecore.diagnose.figures import Figures, listed
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Placement:
         ]
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return dict(listed(asdict(self)))
 
 
 def place(models: Sequence[str], merge: int, parents: Sequence[int], figures: Figures) -> Placement:

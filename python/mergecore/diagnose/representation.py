@@ -13,6 +13,7 @@ from mergecore.diagnose.bounds import Floats
 from mergecore.errors import ModelError, RecipeError
 from mergecore.evaluate import rows
 from mergecore.models import hub
+from mergecore.models.reference import split
 
 
 def of_models(
@@ -24,14 +25,17 @@ def of_models(
     device: str | None,
     batch_size: int,
     progress: Callable[[int, int], None] | None,
-) -> Floats:
-    """The hidden states of every model on every text: models × texts × dimension.
+) -> tuple[Floats, list[str]]:
+    """The hidden states of every model on every text, models × texts × dimension; and notes.
 
     One model at a time is in memory. See `mergeability` for the arguments and errors.
     """
     texts = _texts(probe)
+    if adapted := [model for model in models if split(model)[1] is not None]:
+        raise RecipeError(f"{adapted[0]}: an adapter on a model is not read; merge it first")
     folders = [hub.locate(model, wanted="model") for model in models]
     found: list[Floats] = []
+    read: list[list[list[int]]] = []
     for number, (model, folder) in enumerate(zip(models, folders, strict=True)):
         done = number * len(texts)
 
@@ -39,7 +43,8 @@ def of_models(
             if progress is not None:
                 progress(done + count, len(models) * len(texts))
 
-        states = _of_model(folder, model, texts, layer, dtype, device, batch_size, tell)
+        states, ids = _of_model(folder, model, texts, layer, dtype, device, batch_size, tell)
+        read.append(ids)
         if found and states.shape != found[0].shape:
             raise ModelError(
                 f"{model}: its hidden states have {states.shape[1]} dimensions, and those of"
@@ -47,7 +52,12 @@ def of_models(
             )
         found.append(states)
         gc.collect()  # two models are not to be in memory at once
-    return np.stack(found)
+    others = [model for model, ids in zip(models, read, strict=True) if ids != read[0]]
+    notes = [
+        f"{', '.join(others)} and {models[0]} read the texts as different tokens: each with its own"
+        " tokenizer, and a merge has only one"
+    ]
+    return np.stack(found), notes if others else []
 
 
 def _texts(probe: str | Path) -> list[tuple[str, str]]:
@@ -67,7 +77,7 @@ def _of_model(
     device: str | None,
     batch_size: int,
     tell: Callable[[int], None],
-) -> Floats:
+) -> tuple[Floats, list[list[int]]]:
     from mergecore.evaluate.backends.transformers import Transformers
 
     model = Transformers(
@@ -92,8 +102,10 @@ def _of_model(
         tell(first + len(batch))
     found = np.stack([state for state in states if state is not None])
     if not np.isfinite(found).all():
-        raise ModelError(f"{reference}: its hidden states are not finite")
-    return found
+        raise ModelError(
+            f"{reference}: its hidden states are not finite; is a wider --dtype, float32, needed?"
+        )
+    return found, ids
 
 
 def _means(model: Any, ids: list[list[int]], layer: int) -> Floats:

@@ -66,9 +66,13 @@ impl Sums {
         self.values[Sums::DOTS..].iter_mut().zip(&dots).for_each(|(sum, dot)| *sum += dot);
         let squares: Vec<f64> = base.chunks(STRETCH).map(|stretch| angle::dot(stretch, stretch)).collect();
         for (model, delta) in desk.inputs.iter().enumerate() {
-            let still = |stretch: &[R]| zeros(stretch) == stretch.len() as f64;
-            let touched = delta.chunks(STRETCH).zip(&squares).filter(|(stretch, _)| !still(stretch)).map(|(_, square)| square);
-            let each = [angle::l1(delta), zeros(delta) - left_out as f64, touched.sum()];
+            let (mut unmoved, mut touched) = (0.0, 0.0);
+            for (stretch, square) in delta.chunks(STRETCH).zip(&squares) {
+                let count = zeros(stretch);
+                unmoved += count;
+                touched += if count < stretch.len() as f64 { *square } else { 0.0 };
+            }
+            let each = [angle::l1(delta), unmoved - left_out as f64, touched];
             each.into_iter().enumerate().for_each(|(which, sum)| {
                 let place = self.of_each(which).start + model;
                 self.values[place] += sum;
