@@ -277,6 +277,9 @@ def test_the_command_prints_tables_and_one_object(command, tmp_path):
     assert "rope_theta differs" in answer.err
     told = json.loads(command("compare", "a", "b", "c", "--base", "base", "--json").out)
     assert len(told["tensors"]) == len(SHAPES)
+    assert "cosine" not in told["tensors"][0]
+    whole = command("compare", "a", "b", "c", "--base", "base", "--json", "--tensors").out
+    assert len(json.loads(whole)["tensors"][0]["cosine"]) == 3
     assert len(told["overall"]["cosine"]) == 3
     assert command("compare", "a", "b", "--base", "base", "--quiet").out == ""
     assert "no such file or folder" in command("compare", "nowhere", "--base", "base").err
@@ -297,3 +300,128 @@ def test_the_report_is_a_page_of_its_own(command, tmp_path):
     refusal = command("compare", "a", "--base", "base", "--report", "nowhere/page.html")
     assert refusal.status == 2
     assert "no such folder" in refusal.err
+
+
+def strict(text):
+    """JSON without the words that only Python reads."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_what_has_no_value_is_null(command, tmp_path):
+    """A base of zeros, a model of nothing but NaN, numbers whose squares overflow."""
+    states = make(2, dtype=np.float32)
+    for state in states:
+        state["model.norm.weight"] = np.zeros(16, np.float32)
+    states[1]["model.norm.weight"] = np.ones(16, np.float32)
+    save(tmp_path, states)
+    told = strict(command("compare", "a", "b", "--base", "base", "--json").out)
+    norm = next(t for t in told["tensors"] if t["name"] == "model.norm.weight")
+    assert norm["relative"] == [None, None]
+    assert "–" in command("compare", "a", "b", "--base", "base").out
+    states[1] = {name: np.full_like(t, np.nan) for name, t in states[1].items()}
+    save(tmp_path, states)
+    answer = command("compare", "a", "b", "--base", "base")
+    assert "most weights are NaN or infinite" in answer.err
+    assert "is the base" not in answer.err
+    told = strict(command("compare", "a", "b", "--base", "base", "--json").out)
+    assert [kin["verdict"] for kin in told["kinship"]] == ["unknown", "unknown"]
+    for number, value in enumerate((0.0, 1e200, -2e200)):
+        name = ("base", "a", "b")[number]
+        checkpoints.save(tmp_path / name, {"w": np.full((2, 2), value)})
+    assert strict(command("compare", "a", "b", "--base", "base", "--json").out)
+
+
+def test_rounding_is_told_from_what_weights_do_not_explain(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(4)
+    base = rng.normal(size=(200, 300)).astype(BF16)
+    for name in ("base", "a", "b"):
+        change = 0 if name == "base" else 0.003 * rng.normal(size=base.shape)
+        checkpoints.save(tmp_path / name, {"w.weight": (base + change).astype(BF16)})
+    mergecore.merge(["a", "b"], "task_arithmetic", base="base", out="merged")
+    found = mergecore.compare(["merged"])
+    (place,) = found.placements
+    assert place.outside > 0.3
+    assert place.rounding == pytest.approx(place.outside, rel=0.35)
+    assert found.inputs == [1, 2]
+    told = found.as_json()["merged"]["sum"]["distance"]
+    assert told == pytest.approx(found.distance([0.0, 1.0, 1.0]))
+
+
+def test_a_manifest_that_is_damaged_or_tells_of_what_is_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path, make(2))
+    damaged = ["[", "{}", '{"inputs": [], "recipe": null}', '{"inputs": 5}']
+    damaged.append('{"inputs": [{"model": "a", "path": 7}], "recipe": {"base_model": 5}}')
+    for text in damaged:
+        (tmp_path / "a" / "mergecore.json").write_text(text)
+        assert not mergecore.compare(["a"], "base").placements
+    (tmp_path / "a" / "mergecore.json").unlink()
+    mergecore.merge(["a", "b"], "ties", base="base", out="merged")
+    (tmp_path / "b").rename(tmp_path / "elsewhere")
+    found = mergecore.compare(["merged", "a"], "base")
+    assert not found.placements
+    assert any("is no longer there" in note for note in found.notes)
+
+
+def test_onto_is_a_parent(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path, make(2, dtype=np.float32))
+    mergecore.merge(["a"], "task_arithmetic", base="base", onto="b", out="m", weights=0.5)
+    (place,) = mergecore.compare(["m"]).placements
+    np.testing.assert_allclose(place.coefficients, [0.5, 1.0], rtol=1e-4)
+    assert place.outside < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"rope_theta": 10000}, {"rope_theta": 10000.0}),
+        (
+            {"rope_scaling": {"factor": 8, "type": "x"}},
+            {"rope_scaling": {"factor": 8.0, "type": "x"}},
+        ),
+        ({"rope_theta": 1e4}, {"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}),
+        ({"architectures": ["X"]}, {}),
+    ],
+)
+def test_configs_that_only_look_different(tmp_path, one, other):
+    states = make(1)
+    checkpoints.save(tmp_path / "base", states[0], **one)
+    checkpoints.save(tmp_path / "a", states[1], **other)
+    assert mergecore.compare([tmp_path / "a"], tmp_path / "base").conflicts == []
+
+
+def test_files_that_cannot_be_read_contradict_nobody(tmp_path):
+    states = make(1)
+    for path in [*save(tmp_path, states), tmp_path / "base"]:
+        (path / "tokenizer.json").write_text('{"model": "x", "added_tokens": [{}]}')
+        (path / "generation_config.json").write_text('{"eos_token_id": [1, null]}')
+    assert mergecore.compare([tmp_path / "a"], tmp_path / "base").conflicts == []
+
+
+def test_errors_speak_of_this_command(refused, tmp_path):
+    states = make(1)
+    states[1]["model.embed_tokens.weight"] = np.zeros((40, 16), BF16)
+    save(tmp_path, states)
+    message = refused("compare", "a", "--base", "base")
+    assert "--ignore '*embed_tokens*'" in message
+    assert "tokenizer" not in message
+    message = refused("compare", "a")
+    assert "compare needs a base" in message
+    assert "recipe" not in message
+
+
+def test_long_names_leave_the_numbers_whole(command, tmp_path, monkeypatch):
+    from mergecore.cli import terminal
+
+    names = [f"MergeBench/Llama-3.2-3B-Instruct_{x}" for x in ("instruction", "multilingual")]
+    short = terminal.short_names(names)
+    assert all(len(name) <= 28 for name in short)
+    assert len(set(short)) == 2
+    assert terminal.short_names(["x/a", "y/a"]) == ["x/a", "y/a"]
+    assert terminal.short_names(["x/a", "y/b/"]) == ["a", "b"]

@@ -270,6 +270,8 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path, probe, refused):
     empty = tmp_path / "empty.jsonl"
     empty.write_text(json.dumps({"id": "x", "text": " ", "task": "x"}) + "\n")
     assert "row 1: its text is no text" in refused("mergeability", *experts, "--probe", empty)
+    refusal = refused("mergeability", *experts, "--probe", probe, "--budget", "nan")
+    assert "budget is nan" in refusal
     assert "two or more" in refused("mergeability", experts[0], "--probe", probe)
     assert "layer 99" in refused("mergeability", *experts, "--probe", probe, "--layer", 99)
     assert "--keep is 4" in refused("select", *experts, "--probe", probe, "--keep", 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from mergecore.diagnose.geometry import Geometry
 
 _MOST_PAIRS = 28
+_STUDIED = (5e8, 1e11)
+"""Parameters of models of which the L2 distance is taken to tell something."""
 
 
 @click.command()
@@ -57,7 +60,7 @@ def compare(
     if report is not None:
         charts.write(charts.page_of_geometry(found), Path(report))
     if as_json:
-        terminal.object_as_json(found.as_json())
+        terminal.object_as_json(found.as_json(pairs=tensors))
     elif not quiet:
         _show(found, tensors)
         terminal.facts([("report", report)] if report else [])
@@ -79,6 +82,7 @@ def _show(found: Geometry, tensors: bool) -> None:
     _show_models(found)
     if len(found.models) > 1:
         _show_pairs(found)
+    if len(found.inputs) > 1:
         _show_merged(found)
     _show_groups("layer", [(_layer(found, key), f) for key, f in found.layers.items()], found)
     _show_groups("module", list(found.kinds.items()), found)
@@ -109,13 +113,13 @@ def _show_models(found: Geometry) -> None:
 
 
 def _show_pairs(found: Geometry) -> None:
-    f, mean = found.overall, found.mean_cosine
-    pairs = [(i, j) for i in range(len(found.models)) for j in range(i + 1, len(found.models))]
+    f, mean, names = found.overall, found.mean_cosine, terminal.short_names(found.models)
+    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
     # The most alike first: what they share is what a merge keeps.
     pairs.sort(key=lambda pair: -f.cosine[pair] if f.cosine[pair] == f.cosine[pair] else 2)
     rows = [
         (
-            f"{found.models[i]}, {found.models[j]}",
+            f"{names[i]}, {names[j]}",
             _number(f.cosine[i, j]),
             _number(mean[i, j]),
             _percent(f.sign_change[i, j]),
@@ -134,12 +138,16 @@ def _show_merged(found: Geometry) -> None:
     """How far from the base linear merges would be, and what the systematic study makes of that."""
     from mergecore.diagnose.geometry import FAILING, SAFE
 
-    count = len(found.models)
-    whole = found.distance([1.0] * count)
+    count = len(found.inputs)
+    whole = found.distance_of_sum()
+    size = found.overall.elements
+    # The study's models have 3 to 8 B parameters.
+    like_them = _STUDIED[0] <= size <= _STUDIED[1]
     rows = []
     for name, distance in (("mean (λ/N)", whole / count), ("sum (λ)", whole)):
         studied = found.as_studied(distance)
         verdict = "safe" if studied < SAFE else "failing" if studied >= FAILING else "between"
+        verdict = verdict if like_them else "too far off in size"
         reach = [f"{limit / studied:.3g}" if studied else "" for limit in (SAFE, FAILING)]
         rows.append((name, _number(distance), _number(studied), verdict, *reach))
     heads = ("merged to, λ = 1", "‖Δ‖", "as 8 B", "L2 says", "λ for 50", "λ for 100")
@@ -157,15 +165,17 @@ def _show_groups(what: str, groups: Sequence[tuple[str, Figures]], found: Geomet
     if not groups:
         return
     means = [float(figures.relative.mean()) for _, figures in groups]
-    most = max((mean for mean in means if mean == mean), default=0.0)
-    several = len(found.models) > 1
+    # Of a base that is zero, as biases are, there is no share.
+    most = max((mean for mean in means if math.isfinite(mean)), default=0.0)
+    several = len(found.inputs) > 1
     rows = []
     for (name, figures), mean in zip(groups, means, strict=True):
-        row = [name, terminal.bar(mean / most if most else 0), _percent(mean)]
+        share = mean / most if most and math.isfinite(mean) else 0
+        row = [name, terminal.bar(share), _percent(mean)]
         if several:
             row += [
-                _number(_mean_of_pairs(figures.cosine)),
-                _percent(_mean_of_pairs(figures.sign_change)),
+                _number(_mean_of_pairs(figures.cosine, found)),
+                _percent(_mean_of_pairs(figures.sign_change, found)),
             ]
         rows.append(row)
     heads = [what, "", "‖δ‖ of ‖θ₀‖", *(["cosine", "signs differ"] if several else [])]
@@ -177,14 +187,11 @@ def _layer(found: Geometry, key: tuple[str, int]) -> str:
     return str(key[1]) if len(stacks) == 1 else f"{key[0]}.{key[1]}"
 
 
-def _mean_of_pairs(matrix: Any) -> float:
-    upper = [
-        float(matrix[i, j])
-        for i in range(len(matrix))
-        for j in range(i + 1, len(matrix))
-        if matrix[i, j] == matrix[i, j]
-    ]
-    return sum(upper) / len(upper) if upper else float("nan")
+def _mean_of_pairs(matrix: Any, found: Geometry) -> float:
+    """The mean over the pairs of inputs that have a value."""
+    values = [float(matrix[i, j]) for i in found.inputs for j in found.inputs if i < j]
+    known = [value for value in values if value == value]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _number(value: float) -> str:
@@ -192,6 +199,6 @@ def _number(value: float) -> str:
 
 
 def _percent(value: float) -> str:
-    if value != value:
+    if not math.isfinite(value):
         return "–"
     return "0 %" if value == 0 else f"{100 * value:.3g} %"

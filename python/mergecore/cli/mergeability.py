@@ -68,18 +68,18 @@ def mergeability(
 
 
 def _show(found: Mergeability) -> None:
-    scores = found.difficulty
+    scores, center = found.difficulty, found.center
+    names = terminal.short_names(found.models)
     order = sorted(range(len(found.models)), key=lambda i: -scores[i])
+    most = max((x for x in scores if math.isfinite(x)), default=1.0)
     mean = (found.distances.sum(axis=1)) / (len(found.models) - 1)
     rows = [
         (
-            found.models[i],
+            names[i],
             probing.score(scores[i]),
-            terminal.bar(scores[i] / max(x for x in scores if math.isfinite(x)))
-            if math.isfinite(scores[i])
-            else "",
+            terminal.bar(scores[i] / most) if math.isfinite(scores[i]) else "",
             f"{mean[i]:.4f}",
-            f"{found.center[i]:.2f}",
+            f"{center[i]:.2f}",
         )
         for i in order
     ]
@@ -108,19 +108,26 @@ def _show(found: Mergeability) -> None:
         verdicts = "; ".join(f"{words[is_so]} by {how}" for how, is_so in found.mergeable.items())
         terminal.facts([("budget", f"{found.budget:.4g}: {verdicts}")])
     terminal.remarks([], found.notes)
-    worst = order[0]
-    terminal.remarks([f"{found.models[worst]} stands most alone: it is the first to leave out"], [])
+    if len(found.models) == 2:
+        terminal.remarks(
+            ["of two models the similarity is 0 by its definition: see the distance"], []
+        )
+    elif scores[order[0]] > 1.05 * scores[order[1]]:
+        alone = found.models[order[0]]
+        terminal.remarks([f"{alone} stands most alone: it is the first to leave out"], [])
 
 
 def _show_similarity(found: Mergeability) -> None:
     if len(found.models) > 12:
         terminal.remarks(["the matrix of similarities is in --json and --report"], [])
         return
+    names = terminal.short_names(found.models)
     rows = [
-        [model, *(f"{value:.2f}" for value in row)]
-        for model, row in zip(found.models, found.similarity, strict=True)
+        [f"{number} {name}", *(f"{value:.2f}" for value in row)]
+        for number, (name, row) in enumerate(zip(names, found.similarity, strict=True), start=1)
     ]
-    terminal.table(("similarity", *found.models), rows, numbers_from=1)
+    numbers = [str(number) for number in range(1, len(names) + 1)]
+    terminal.table(("similarity", *numbers), rows, numbers_from=1)
 
 
 def _curve(found: Mergeability) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
@@ -51,11 +52,11 @@ def select(
     chosen = selection.select(found.distances, keep)
     names = [os.fspath(model) for model in models]
 
-    def told(group: selection.Group) -> dict[str, float | None]:
-        return {
-            names[i]: float(s) if s != float("inf") else None
+    def told(group: selection.Group) -> list[dict[str, Any]]:
+        return [
+            {"model": names[i], "score": float(s) if s != float("inf") else None}
             for i, s in zip(group.members, group.scores, strict=True)
-        }
+        ]
 
     replacement = None if chosen.replacement is None else names[chosen.replacement]
     if as_json:

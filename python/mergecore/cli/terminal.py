@@ -53,12 +53,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: i
     from rich.table import Table
 
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    has_numbers = numbers_from < len(columns)
     for index, column in enumerate(columns):
+        is_number = index >= numbers_from
+        # On a narrow terminal it is the words that give way: a number cut in two is another one.
         grid.add_column(
             column,
-            justify="right" if index >= numbers_from else "left",
+            justify="right" if is_number else "left",
             overflow="fold",
-            no_wrap=index == 0,
+            no_wrap=is_number if has_numbers else index == 0,
         )
     for row in rows:
         grid.add_row(*row)
@@ -72,6 +75,14 @@ def bar(share: float, width: int = 24) -> str:
         return ""
     eighths = round(share * width * 8)
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def short_names(references: Sequence[str], most: int = 28) -> list[str]:
+    """Names for tables: their last parts where these differ, and long ones without their middle."""
+    last = [reference.rstrip("/").rpartition("/")[2] or reference for reference in references]
+    names = last if len(set(last)) == len(set(references)) else list(references)
+    cut = [n if len(n) <= most else f"{n[: most // 2 - 1]}…{n[-(most // 2) :]}" for n in names]
+    return cut if len(set(cut)) == len(set(names)) else names
 
 
 def size(count: float) -> str:

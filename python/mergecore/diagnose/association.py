@@ -75,6 +75,8 @@ def mantel(a: Floats, b: Floats, permutations: int = 9999, seed: int = 42) -> As
     """
     upper = np.triu_indices(len(a), 1)
     x, y = _standard(np.asarray(a)[upper]), np.asarray(b, np.float64)
+    if np.isnan(x).any() or np.isnan(y[upper]).any():
+        return Association(float("nan"), float("nan"))
     rng = np.random.default_rng(seed)
     r = float(x @ _standard(y[upper]))
     as_strong = 1

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mergecore.errors import ModelError
 from mergecore.side_files import folder_of
 from mergecore.tokenizer import chat_template
 
@@ -53,11 +54,31 @@ def conflicts(models: Mapping[str, Path]) -> list[Conflict]:
     configs = {reference: _json(folder / "config.json") for reference, folder in folders.items()}
     found = []
     for what, (look, why) in _SETTINGS.items():
-        stated = {reference: look(configs[reference], folders[reference]) for reference in folders}
+        stated = {
+            reference: _stated(look, configs[reference], folders[reference])
+            for reference in folders
+        }
         known = {model: value for model, value in stated.items() if value is not _MISSING}
         if len({json.dumps(value, sort_keys=True) for value in known.values()}) > 1:
             found.append(Conflict(what, known, why))
     return found
+
+
+def _stated(look: _Look, config: dict[str, Any], folder: Path) -> Any:
+    """What a model states; what cannot be made sense of contradicts nobody."""
+    try:
+        return _plain(look(config, folder))
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, ModelError):
+        return _MISSING
+
+
+def _plain(value: Any) -> Any:
+    """10000.0 is 10000."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 _Look = Callable[[dict[str, Any], Path], Any]
@@ -82,6 +103,8 @@ def _rope(key: str) -> _Look:
     def look(config: dict[str, Any], folder: Path) -> Any:
         for place in ("rope_parameters", "rope_scaling"):
             inner = _key(place)(config, folder)
+            if isinstance(inner, dict) and _by_kind(inner):
+                return _MISSING  # one for each kind of layer, where others have a single one
             if isinstance(inner, dict) and inner.get(key) is not None:
                 return inner[key]
         return _key(key)(config, folder)
@@ -94,9 +117,15 @@ def _rope_scaling(config: dict[str, Any], folder: Path) -> Any:
     for place in ("rope_parameters", "rope_scaling"):
         inner = _key(place)(config, folder)
         if isinstance(inner, dict):
+            if _by_kind(inner):
+                return _MISSING
             rest = {k: v for k, v in inner.items() if k not in ("rope_theta", "type", "rope_type")}
             return {"rope_type": inner.get("rope_type") or inner.get("type") or "default", **rest}
     return {"rope_type": "default"} if config else _MISSING
+
+
+def _by_kind(rope: dict[str, Any]) -> bool:
+    return any(isinstance(value, dict) for value in rope.values())
 
 
 def _window(config: dict[str, Any], folder: Path) -> Any:
@@ -141,10 +170,8 @@ def _template(_config: dict[str, Any], folder: Path) -> Any:
 
 
 _SETTINGS: dict[str, tuple[_Look, str]] = {
-    "architecture": (
-        _key("architectures", "model_type"),
-        "weights of one name may mean different things",
-    ),
+    "architecture": (_key("architectures"), "weights of one name may mean different things"),
+    "model_type": (_key("model_type"), "weights of one name may mean different things"),
     "rope_theta": (
         _rope("rope_theta"),
         "positions turn at other speeds, and that alone can make a merge collapse",

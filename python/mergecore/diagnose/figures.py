@@ -54,7 +54,8 @@ class Figures:
 
     @classmethod
     def of(cls, told: dict[str, Any]) -> Figures:
-        """Those of one tensor, in the engine's words."""
+        """Those of one tensor, in the engine's words; a sum that is not finite is null there."""
+        told = {key: _numbers(value) for key, value in told.items()}
         models = len(told["l1"])
         upper = np.triu_indices(models)
         pairs = np.triu_indices(models, 1)
@@ -105,13 +106,16 @@ class Figures:
         """cos(δᵢ, δⱼ); NaN beside a model that has not changed. N × N."""
         # One root of a product: the cosine of equal vectors is 1 to the last bit.
         squares = np.diag(self.gram)
-        return np.clip(_over(self.gram, np.sqrt(np.outer(squares, squares))), -1, 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths = np.sqrt(np.outer(squares, squares))
+        return np.clip(_over(self.gram, lengths), -1, 1)
 
     @property
     def distances(self) -> Floats:
         """‖θᵢ − θⱼ‖, N × N. By the Gram matrix: below 1e-8 of the norms it is zero."""
         squares = np.diag(self.gram)
-        return np.sqrt(np.maximum(squares[:, None] + squares - 2 * self.gram, 0))
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(np.maximum(squares[:, None] + squares - 2 * self.gram, 0))
 
     @property
     def zero_share(self) -> Floats:
@@ -144,12 +148,13 @@ class Figures:
         square = float(w @ self.gram @ w)
         return math.sqrt(max(square, 0.0))
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self, with_pairs: bool = True) -> dict[str, Any]:
         """All of it, lists for arrays and None for what has no value."""
         names = ("norms", "relative", "zero_share", "noise_share", "nan", "inf")
-        pairs = ("cosine", "magnitude_change", "sign_change", "conflicting_magnitude_change")
+        pairs = ["gram", "distances", "cosine", "magnitude_change", "sign_change"]
+        pairs = [*pairs, "conflicting_magnitude_change"] if with_pairs else []
         plain = {"elements": self.elements, "left_out": self.left_out, "base_norm": self.base_norm}
-        return plain | {name: listed(getattr(self, name)) for name in (*names, "gram", *pairs)}
+        return plain | {name: listed(getattr(self, name)) for name in (*names, *pairs)}
 
 
 def mean_cosine(tensors: Iterable[Figures]) -> Floats:
@@ -168,6 +173,13 @@ def listed(values: Any) -> Any:
     if isinstance(values, float | np.floating):
         return float(values) if np.isfinite(values) else None
     return values
+
+
+def _numbers(value: Any) -> Any:
+    """Infinity for null, in numbers and lists of them."""
+    if isinstance(value, list):
+        return [np.inf if entry is None else entry for entry in value]
+    return value
 
 
 def _symmetric(models: int, place: Any, values: Sequence[float]) -> Floats:

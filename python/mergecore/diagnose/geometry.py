@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from mergecore import recipe
-from mergecore.diagnose import configs, kinship, placement
+from mergecore.diagnose import configs, kinship, origin, placement
 from mergecore.diagnose.configs import Conflict
 from mergecore.diagnose.figures import Figures, listed, mean_cosine
 from mergecore.diagnose.kinship import Kinship
 from mergecore.diagnose.placement import Placement
-from mergecore.errors import RecipeError
+from mergecore.errors import MergecoreError, RecipeError
 from mergecore.models import hub
 from mergecore.planning import Progress, prepare
 
@@ -74,6 +73,17 @@ class Geometry:
         """The mean over tensors of cos(δᵢ, δⱼ), N × N; `overall.cosine` is that of the whole."""
         return mean_cosine(tensor.figures for tensor in self.tensors)
 
+    @property
+    def inputs(self) -> list[int]:
+        """The numbers of the models that are no merges of others here (all, if all are)."""
+        merges = {place.merge for place in self.placements}
+        inputs = [i for i, model in enumerate(self.models) if model not in merges]
+        return inputs or list(range(len(self.models)))
+
+    def distance_of_sum(self) -> float:
+        """‖Σδᵢ‖ of the inputs, merges left out."""
+        return self.distance([float(i in self.inputs) for i in range(len(self.models))])
+
     def distance(self, weights: Sequence[float]) -> float:
         """‖Σ wᵢδᵢ‖: how far from the base a linear merge with these weights would be."""
         return self.overall.length(weights)
@@ -82,10 +92,14 @@ class Geometry:
         """A distance as it would be, weight for weight, in a model of 8 B parameters."""
         return float(distance * (_STUDIED / max(self.overall.elements, 1)) ** 0.5)
 
-    def as_json(self) -> dict[str, Any]:
-        """One object with all figures; lists for arrays, None for what has no value."""
-        count = len(self.models)
-        mean, sum_ = self.distance([1 / count] * count), self.distance([1.0] * count)
+    def as_json(self, pairs: bool = False) -> dict[str, Any]:
+        """One object with all figures; lists for arrays, None for what has no value.
+
+        Args:
+            pairs: Of each tensor tell what it has of every pair, too: N² numbers each.
+        """
+        sum_ = self.distance_of_sum()
+        mean = sum_ / len(self.inputs)
         return {
             "base": self.base,
             "models": self.models,
@@ -105,7 +119,7 @@ class Geometry:
             ],
             "kinds": [{"kind": kind, **f.as_json()} for kind, f in self.kinds.items()],
             "tensors": [
-                {"name": t.name, "shape": list(t.shape), **t.figures.as_json()}
+                {"name": t.name, "shape": list(t.shape), **t.figures.as_json(pairs)}
                 for t in self.tensors
             ],
             "notes": self.notes,
@@ -147,15 +161,14 @@ def compare(
     given = [os.fspath(model) for model in models]
     if not given:
         raise RecipeError("no models: give one or more")
-    known = {model: _origin(model) for model in given}
-    notes = []
-    if len(given) == 1 and (origin := known[given[0]]) is not None:
-        added = [parent for parent in origin.parents if Path(parent).exists()]
-        given += added
-        if added:
-            notes.append(f"{given[0]} is a merge: it is compared with {', '.join(added)}, too")
+    made_of = {model: origin.of_model(model) for model in given}
+    notes: list[str] = []
+    alone = made_of[given[0]] if len(given) == 1 else None
+    if alone is not None and not alone.lost:
+        given += alone.parents
+        notes.append(f"{given[0]} is a merge: it is compared with {', '.join(given[1:])}, too")
     if base is None:
-        bases = {origin.base for origin in known.values() if origin is not None and origin.base}
+        bases = {found.base for found in made_of.values() if found is not None and found.base}
         base = bases.pop() if len(bases) == 1 else None
     request = recipe.build(
         "task_arithmetic",
@@ -164,7 +177,10 @@ def compare(
         {},
         ignore=None if ignore is None else list(ignore),
     )
-    prepared = prepare(request, threads=threads)
+    try:
+        prepared = prepare(request, threads=threads, quiet=progress is None)
+    except MergecoreError as error:
+        raise _speaking_of_compare(error) from error
     summary = prepared.summary
     names: list[str] = list(summary["models"])
     tensors = [_tensor(told) for told in json.loads(prepared.plan.geometry(progress))]
@@ -173,6 +189,7 @@ def compare(
     overall = Figures.total(tensor.figures for tensor in tensors)
     shapes = {tensor.name: (tensor.shape, tensor.figures) for tensor in tensors}
     places = {name: hub.locate_both(name, quiet=True)[0] for name in [summary["base"], *names]}
+    placements = list(_placements(names, overall, notes))
     return Geometry(
         base=summary["base"],
         models=names,
@@ -180,7 +197,7 @@ def compare(
         tensors=tensors,
         kinship=kinship.of_models(shapes),
         conflicts=configs.conflicts(places),
-        placements=_placements(names, overall),
+        placements=placements,
         notes=[
             *notes,
             *(note for note in summary["notes"] if note.startswith(("the base is", "the adapter"))),
@@ -189,49 +206,37 @@ def compare(
     )
 
 
-@dataclass(frozen=True)
-class _Origin:
-    """What a merge was made of, by its manifest."""
-
-    base: str | None
-    parents: list[str]
-
-
-def _origin(model: str) -> _Origin | None:
-    path = Path(model).expanduser() / "mergecore.json"
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-        where = {
-            entry["model"]: "+".join(filter(None, (entry["path"], entry.get("adapter"))))
-            for entry in manifest["inputs"]
-        }
-        named = recipe.models_of(manifest["recipe"])
-        base = manifest["recipe"].get("base_model")
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    places = [_nearest(where.get(name, name)) for name in named if name != base]
-    return _Origin(None if base is None else _nearest(where.get(base, base)), places)
-
-
-def _nearest(path: str) -> str:
-    """A path as one would type it from here."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
-
-
-def _placements(names: Sequence[str], figures: Figures) -> list[Placement]:
-    """Places every model that is a merge of two or more of the others, or goes on from one."""
-    real = [os.path.realpath(Path(name).expanduser()) for name in names]
-    found = []
+def _placements(names: Sequence[str], figures: Figures, notes: list[str]) -> Iterator[Placement]:
+    """Places every model that is a merge of others here; says why one is not."""
+    real = [origin.identity(name) for name in names]
     for index, name in enumerate(names):
-        origin = _origin(name)
-        if origin is None:
+        made_of = origin.of_model(name)
+        if made_of is None or not made_of.parents:
             continue
-        wanted = [os.path.realpath(Path(parent).expanduser()) for parent in origin.parents]
+        wanted = [origin.identity(parent) for parent in made_of.parents]
         parents = [real.index(parent) for parent in wanted if parent in real]
-        if parents and len(parents) == len(wanted) and index not in parents:
-            found.append(placement.place(names, index, parents, figures))
-    return found
+        if made_of.lost:
+            notes.append(
+                f"{name} is a merge, and is not placed between its parents:"
+                f" {', '.join(made_of.lost)} is no longer there"
+            )
+        elif len(parents) == len(wanted) and index not in parents:
+            yield placement.place(names, index, parents, figures)
+
+
+def _speaking_of_compare(error: MergecoreError) -> MergecoreError:
+    """The plan is that of a merge; its errors are told as this command's."""
+    message = str(error).replace("task_arithmetic", "compare").replace("merges at least", "takes")
+    ways = {
+        "align them with --tokenizer-source union (recipe key tokenizer_source)": (
+            "leave them out (--ignore '*embed_tokens*' --ignore 'lm_head*')"
+        ),
+        " (base_model in a recipe)": "",
+        ", in a recipe the key ignore,": "",
+    }
+    for words, others in ways.items():
+        message = message.replace(words, others)
+    return type(error)(message)
 
 
 def _tensor(told: dict[str, Any]) -> Tensor:

@@ -28,7 +28,7 @@ class Kinship:
     """What a model's distance from the base says of its descent."""
 
     verdict: str
-    """`equal`, `child`, `far` or `unrelated`."""
+    """`equal`, `child`, `far`, `unrelated`; `unknown` where most weights could not be compared."""
     relative: float
     """‖δ‖ / ‖θ₀‖ of all matrices together (of all tensors, where there is none)."""
     least: float
@@ -43,6 +43,8 @@ class Kinship:
         share = f"‖δ‖ is {self.relative:.2g} of ‖θ₀‖ in its matrices"
         where = f"{share}, up to {self.most:.2g} in {self.most_in}"
         return {
+            "unknown": "cannot be compared with the base: most weights are NaN or infinite in some"
+            " model, and left out",
             "equal": "is the base: nothing differs",
             "child": f"is a child of the base: {where}",
             "far": f"is far from the base: {where}; was it trained on another one, or for long?",
@@ -70,7 +72,9 @@ def of_models(tensors: Mapping[str, tuple[Sequence[int], Figures]]) -> list[Kins
         known = np.nan_to_num(own, nan=0.0, posinf=np.inf)
         most = int(np.argmax(known))
         relative = float(total.relative[model])
-        if not changed.norms[model]:
+        if changed.left_out > changed.elements:
+            verdict = "unknown"
+        elif not changed.norms[model]:
             verdict = "equal"
         elif relative >= UNRELATED:
             verdict = "unrelated"

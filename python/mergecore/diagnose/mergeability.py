@@ -7,6 +7,7 @@ between them that makes of them what each does.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -152,6 +153,8 @@ def mergeability(
     """
     if isinstance(models, str | os.PathLike):
         raise RecipeError(f"models is a list of models, not the one name {os.fspath(models)!r}")
+    if budget is not None and not 0 <= budget < math.inf:
+        raise RecipeError(f"budget is {budget}: it must be a number from 0 on")
     if len(models) < 2:
         raise RecipeError("mergeability compares models: give two or more")
     states, notes = representation.of_models(

@@ -25,6 +25,8 @@ class Placement:
     """The cᵢ for which Σ cᵢδᵢ comes nearest to the merge's change."""
     outside: float
     """‖δ − Σ cᵢδᵢ‖ / ‖δ‖: what no weights of the parents explain."""
+    rounding: float
+    """How much of it rounding the merge to its dtype makes, as a share of ‖δ‖ like `outside`."""
     cosines: list[float]
     """cos(δ, δᵢ)"""
     length: float
@@ -39,7 +41,8 @@ class Placement:
         )
         return [
             f"{self.merge} is the base + {sum_.replace('+ -', '- ')}, as task vectors, and"
-            f" {self.outside:.1%} of its change is outside their span",
+            f" {self.outside:.1%} of its change is outside their span (rounding to its dtype makes"
+            f" about {self.rounding:.1%})",
             f"its change is {self.beside_mean:.3g} times as long as the mean of theirs",
         ]
 
@@ -62,6 +65,7 @@ def place(models: Sequence[str], merge: int, parents: Sequence[int], figures: Fi
         parents=[models[parent] for parent in parents],
         coefficients=[float(c) for c in coefficients],
         outside=float(np.sqrt(rest / square)) if square else 0.0,
+        rounding=float(np.sqrt(figures.noise_share[merge])) if square else 0.0,
         cosines=[float(figures.cosine[merge, parent]) for parent in parents],
         length=float(np.sqrt(square)),
         beside_mean=float(np.sqrt(square) / length) if length else float("nan"),
