@@ -27,7 +27,8 @@ impl Disagreement {
         let mut all = Disagreement::default();
         for (a, b) in a.chunks(STRIP).zip(b.chunks(STRIP)) {
             let [apart, conflicts, conflicting] = of_strip(a, b);
-            all = Disagreement { apart: all.apart + apart, conflicts: all.conflicts + conflicts, conflicting: all.conflicting + conflicting };
+            all =
+                Disagreement { apart: all.apart + apart, conflicts: all.conflicts + conflicts, conflicting: all.conflicting + conflicting };
         }
         all
     }
