@@ -115,7 +115,8 @@ class Figures:
         """‖θᵢ − θⱼ‖, N × N. By the Gram matrix: below 1e-8 of the norms it is zero."""
         squares = np.diag(self.gram)
         with np.errstate(invalid="ignore"):
-            return np.sqrt(np.maximum(squares[:, None] + squares - 2 * self.gram, 0))
+            apart = np.maximum(squares[:, None] + squares - 2 * self.gram, 0)
+            return np.asarray(np.sqrt(apart), np.float64)
 
     @property
     def zero_share(self) -> Floats:
