@@ -253,7 +253,7 @@ def test_models_that_read_other_tokens_are_told(tmp_path, probe):
     shutil.copytree(pocket.path("sort"), other)
     content = json.loads((other / "tokenizer.json").read_text())
     vocabulary = content["model"]["vocab"]
-    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    vocabulary["▁a"], vocabulary["▁b"] = vocabulary["▁b"], vocabulary["▁a"]
     (other / "tokenizer.json").write_text(json.dumps(content))
     found = mergecore.mergeability([pocket.path("sort"), other], probe, dtype="float32")
     assert any("different tokens" in note for note in found.notes)
