@@ -77,7 +77,7 @@ def _row(folder: Path, size: Size, tunes: int, runs: int) -> list[str]:
 
 
 def _check(command: Sequence[str], models: Sequence[Checkpoint]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run([*command, "--tensors"], capture_output=True, text=True)
     if done.returncode != 0:
         raise FailedError(f"{' '.join(command)} failed: {done.stderr}")
     told: dict[str, Any] = next(
