@@ -40,7 +40,7 @@ def compare(
 ) -> None:
     """Compare models with their base and with each other, before they are merged.
 
-    Reads all weights once, at the speed of the disk. A merge that mergecore has made may be given
+    Reads all weights once, in little memory. A merge that mergecore has made may be given
     alone: it is compared with its parents.
 
     \b
