@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mergecore.cli import options, probing, terminal
+from mergecore.cli import options, terminal
+from mergecore.cli.probing import Probing, score
+from mergecore.cli.probing import options as probing_options
 
 if TYPE_CHECKING:
     from mergecore.diagnose.mergeability import Mergeability
@@ -16,17 +18,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("models", metavar="MODEL MODEL...", nargs=-1, required=True)
-@probing.options
+@probing_options
 @click.option("--budget", type=click.FloatRange(0), help="The squared distance a merge may have")
 @click.option("--report", metavar="FILE.html", help="Write charts of it, too")
 @options.printing
 def mergeability(
     models: tuple[str, ...],
-    probe: str,
-    layer: int,
-    dtype: str | None,
-    device: str | None,
-    batch_size: int,
+    probing: Probing,
     budget: float | None,
     report: str | None,
     as_json: bool,
@@ -41,23 +39,11 @@ def mergeability(
     \b
     mergecore mergeability a b c --probe probes.jsonl
     """
-    from mergecore.diagnose import mergeability as room
-
     if report is not None:
         from mergecore.diagnose import charts
 
         charts.check(Path(report))
-    with terminal.count("reading", shown=not (as_json or quiet)) as progress:
-        found = room.mergeability(
-            models,
-            probe,
-            layer=layer,
-            budget=budget,
-            dtype=dtype,
-            device=device,
-            batch_size=batch_size,
-            progress=progress,
-        )
+    found = probing.of(models, shown=not (as_json or quiet), budget=budget)
     if report is not None:
         charts.write(charts.page_of_mergeability(found), Path(report))
     if as_json:
@@ -76,7 +62,7 @@ def _show(found: Mergeability) -> None:
     rows = [
         (
             names[i],
-            probing.score(scores[i]),
+            score(scores[i]),
             terminal.bar(scores[i] / most) if math.isfinite(scores[i]) else "",
             f"{mean[i]:.4f}",
             f"{center[i]:.2f}",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from mergecore.cli import terminal
+
+if TYPE_CHECKING:
+    from mergecore.diagnose.mergeability import Mergeability
 
 _OPTIONS = (
     click.option("--probe", metavar="FILE", required=True, help="Rows of {id, text, task}"),
@@ -17,11 +24,37 @@ _OPTIONS = (
 )
 
 
+@dataclass(frozen=True)
+class Probing:
+    """What models read, and how."""
+
+    probe: str
+    layer: int
+    dtype: str | None
+    device: str | None
+    batch_size: int
+
+    def of(
+        self, models: Sequence[str], *, shown: bool, budget: float | None = None
+    ) -> Mergeability:
+        """Reads the hidden states, with progress if it is to be shown."""
+        from mergecore.diagnose.mergeability import mergeability
+
+        with terminal.count("reading", shown=shown) as progress:
+            return mergeability(models, budget=budget, progress=progress, **asdict(self))
+
+
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the probe file and how models are read."""
+    """Adds the probe file and how models are read, handed over as one `probing=Probing(...)`."""
+
+    @functools.wraps(command)
+    def gathered(*args: Any, **given: Any) -> Any:
+        chosen = {field.name: given.pop(field.name) for field in fields(Probing)}
+        return command(*args, probing=Probing(**chosen), **given)
+
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+        gathered = option(gathered)
+    return gathered
 
 
 def score(value: float) -> str:

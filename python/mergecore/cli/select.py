@@ -7,22 +7,20 @@ from typing import Any
 
 import click
 
-from mergecore.cli import options, probing, terminal
+from mergecore.cli import options, terminal
+from mergecore.cli.probing import Probing, score
+from mergecore.cli.probing import options as probing_options
 
 
 @click.command()
 @click.argument("models", metavar="MODEL MODEL...", nargs=-1, required=True)
 @click.option("--keep", type=int, required=True, help="How many")
-@probing.options
+@probing_options
 @options.printing
 def select(
     models: tuple[str, ...],
     keep: int,
-    probe: str,
-    layer: int,
-    dtype: str | None,
-    device: str | None,
-    batch_size: int,
+    probing: Probing,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -34,21 +32,11 @@ def select(
     \b
     mergecore select a b c d e --keep 3 --probe probes.jsonl
     """
-    from mergecore.diagnose import mergeability as room
     from mergecore.diagnose import selection
 
     if not 2 <= keep <= len(models):
         raise click.UsageError(f"--keep is {keep}: it must be from 2 to {len(models)}")
-    with terminal.count("reading", shown=not (as_json or quiet)) as progress:
-        found = room.mergeability(
-            models,
-            probe,
-            layer=layer,
-            dtype=dtype,
-            device=device,
-            batch_size=batch_size,
-            progress=progress,
-        )
+    found = probing.of(models, shown=not (as_json or quiet))
     chosen = selection.select(found.distances, keep)
     names = [os.fspath(model) for model in models]
 
@@ -80,13 +68,13 @@ def select(
         (
             name,
             "kept" if i in best else "",
-            probing.score(chosen.best.scores[chosen.best.members.index(i)]) if i in best else "",
-            probing.score(alone[i]),
+            score(chosen.best.scores[chosen.best.members.index(i)]) if i in best else "",
+            score(alone[i]),
         )
         for i, name in enumerate(names)
     ]
     terminal.table(("model", "", "MDS in the group", "MDS among all"), rows, numbers_from=2)
-    worst = probing.score(chosen.given.worst)
+    worst = score(chosen.given.worst)
     lines = (
         [] if chosen.exact else ["too many groups to look at each: this one was sought by swaps"]
     )
@@ -97,6 +85,6 @@ def select(
         if chosen.replaced is None:
             lines.append(f"{first}); no other model in its place makes it better")
         else:
-            better = probing.score(chosen.replaced.worst)
+            better = score(chosen.replaced.worst)
             lines.append(f"{first}); with {replacement} in its place it is {better}")
     terminal.remarks(lines, [])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mergecore.errors import ModelError
+from mergecore.models.stated import json_object
 from mergecore.side_files import folder_of
 from mergecore.tokenizer import chat_template
 
@@ -51,7 +52,9 @@ def conflicts(models: Mapping[str, Path]) -> list[Conflict]:
         models: By reference, where each one is.
     """
     folders = {reference: folder_of(path) for reference, path in models.items()}
-    configs = {reference: _json(folder / "config.json") for reference, folder in folders.items()}
+    configs = {
+        reference: json_object(folder / "config.json") for reference, folder in folders.items()
+    }
     found = []
     for what, (look, why) in _SETTINGS.items():
         stated = {
@@ -138,7 +141,7 @@ def _window(config: dict[str, Any], folder: Path) -> Any:
 
 def _ends(config: dict[str, Any], folder: Path) -> Any:
     """What ends a reply: generation_config.json counts first, as it does in generation."""
-    for source in (_json(folder / "generation_config.json"), config):
+    for source in (json_object(folder / "generation_config.json"), config):
         ids = source.get("eos_token_id")
         if ids is not None:
             return sorted(ids) if isinstance(ids, list) else [ids]
@@ -147,7 +150,7 @@ def _ends(config: dict[str, Any], folder: Path) -> Any:
 
 def _tokens(_config: dict[str, Any], folder: Path) -> Any:
     """A digest of every token with its id; the vocabulary and what was added to it."""
-    content = _json(folder / "tokenizer.json")
+    content = json_object(folder / "tokenizer.json")
     vocabulary = (content.get("model") or {}).get("vocab")
     if not vocabulary:
         return _MISSING
@@ -201,12 +204,3 @@ _SETTINGS: dict[str, tuple[_Look, str]] = {
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON object, or nothing: what cannot be read contradicts nobody."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

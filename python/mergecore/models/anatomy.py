@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mergecore import _mergecore, side_files
+from mergecore.models.stated import json_object
 from mergecore.tokenizer import chat_template
 
 
@@ -34,7 +35,7 @@ def describe(location: Path, adapter: Path | None = None) -> dict[str, Any]:
     found = json.loads(
         _mergecore.checkpoint(str(location), None if adapter is None else str(adapter))
     )
-    config = _config(side_files.folder_of(location))
+    config = json_object(side_files.folder_of(location) / "config.json")
     names = [tensor["name"] for tensor in found["tensors"]]
     return {
         "path": found["path"],
@@ -60,11 +61,3 @@ def _tied(names: Iterable[str], config: dict[str, Any]) -> bool | None:
     if isinstance(stated, bool):
         return stated
     return None if not config else not has_head
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}

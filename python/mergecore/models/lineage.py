@@ -6,7 +6,6 @@ asked, and their answer is used only if all of them give the same.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import yaml
 from mergecore.errors import RecipeError
 from mergecore.models.hub import is_hub_id, is_known
 from mergecore.models.reference import split
+from mergecore.models.stated import json_object
 
 
 class Ancestor(NamedTuple):
@@ -84,12 +84,12 @@ def named_base(location: Path, reference: str | None = None) -> Ancestor | None:
     folder = location if location.is_dir() else location.parent
     called = Path(reference).expanduser() if reference else folder
     called = folder if not called.exists() else called if called.is_dir() else called.parent
-    config = _json(folder / "config.json")
+    config = json_object(folder / "config.json")
     sources: list[tuple[str, Any, Callable[[str], bool]]] = [
         ("README.md", _front_matter(folder / "README.md").get("base_model"), is_hub_id),
         (
             "adapter_config.json",
-            _json(folder / "adapter_config.json").get("base_model_name_or_path"),
+            json_object(folder / "adapter_config.json").get("base_model_name_or_path"),
             is_hub_id,
         ),
         ("config.json", config.get("base_model"), is_hub_id),
@@ -144,14 +144,5 @@ def _front_matter(card: Path) -> dict[str, Any]:
         end = lines.index("---", 1) if lines and lines[0] == "---" else 0
         content = yaml.safe_load("\n".join(lines[1:end]))
     except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON object, or nothing: a file that cannot be read says nothing about lineage."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
