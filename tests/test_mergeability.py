@@ -275,6 +275,10 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path, probe, refused):
     assert "two or more" in refused("mergeability", experts[0], "--probe", probe)
     assert "layer 99" in refused("mergeability", *experts, "--probe", probe, "--layer", 99)
     assert "--keep is 4" in refused("select", *experts, "--probe", probe, "--keep", 4)
+    twice = [*experts, experts[0]]
+    assert "is given twice" in refused("select", *twice, "--probe", probe, "--keep", 2)
+    bogus = refused("mergeability", *experts, "--probe", probe, "--device", "bogus")
+    assert "device 'bogus'" in bogus
     assert "No such file" in refused("select", *experts, "--probe", "none", "--keep", 2)
     assert "merge it first" in refused("mergeability", "a+b", experts[0], "--probe", probe)
     with pytest.raises(ModelNotFoundError, match="no such file or folder"):

@@ -36,6 +36,8 @@ def select(
 
     if not 2 <= keep <= len(models):
         raise click.UsageError(f"--keep is {keep}: it must be from 2 to {len(models)}")
+    if twice := [model for model in models if models.count(model) > 1]:
+        raise click.UsageError(f"{twice[0]} is given twice: a group has each model once")
     found = probing.of(models, shown=not (as_json or quiet))
     chosen = selection.select(found.distances, keep)
     names = [os.fspath(model) for model in models]

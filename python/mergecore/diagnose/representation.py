@@ -115,7 +115,8 @@ def _means(model: Any, ids: list[list[int]], layer: int) -> Floats:
     # Padding behind the text: no token of a decoder sees what follows it.
     padded = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=model.device)
     mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in ids], device=model.device)
-    inputs = {"input_ids": padded, "attention_mask": mask, "output_hidden_states": True}
+    # The last is at hand anyway; for another, the model keeps those of all layers.
+    inputs = {"input_ids": padded, "attention_mask": mask, "output_hidden_states": layer != -1}
     with torch.inference_mode():
         if model.is_encoder_decoder:
             # The decoder reads the same text, after its start token.
@@ -126,7 +127,10 @@ def _means(model: Any, ids: list[list[int]], layer: int) -> Floats:
             answer = model.model.base_model(**inputs, decoder_input_ids=shifted)
             states = answer.decoder_hidden_states
         else:
-            states = model.model.base_model(**inputs).hidden_states
+            answer = model.model.base_model(**inputs)
+            states = answer.hidden_states
+    if layer == -1:
+        states = (answer.last_hidden_state,)
     if not -len(states) <= layer < len(states):
         raise RecipeError(
             f"layer {layer}: there are {len(states)}, from 0 (the embeddings) to {len(states) - 1}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mergecore.errors import ModelError
-from mergecore.evaluate.backends import need, no_bars
+from mergecore.evaluate.backends import device_of, need, no_bars
 from mergecore.evaluate.chat import Chat
 
 
@@ -44,13 +44,12 @@ class TransformersReward:
         """
         need("torch", "generate")
         need("transformers", "generate")
-        import torch
         from transformers import AutoConfig, AutoModelForSequenceClassification
 
         no_bars()
         self.chat = Chat(folder, reference, template)
         check_classifier(AutoConfig.from_pretrained(str(folder)), reference)
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_of(device)
         try:
             self.model: Any = AutoModelForSequenceClassification.from_pretrained(
                 str(folder), dtype=dtype or "auto"

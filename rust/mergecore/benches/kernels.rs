@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use criterion::{criterion_group, criterion_main, Criterion, Throughput};
 use mergecore::dtype::{count_unfinite, Dtype, Real};
+use mergecore::kernels::geometry::Geometry;
 use mergecore::kernels::select::{Seen, Selector};
 use mergecore::kernels::{angle, blend, elect, mask};
 
@@ -72,6 +73,9 @@ fn summing(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| bencher.iter(sum));
     }
     assert_eq!(count_unfinite(&x), (0, 0));
+    let models = rows::<f32>(3, 4, BLOCK, Flavour::Plain);
+    assert_eq!(Geometry::of(&x, &models).zeros, [0.0; 4]);
+    group.bench_function("geometry of 4", |bencher| bencher.iter(|| Geometry::of(black_box(&x), &models)));
     group.bench_function("count_unfinite", |bencher| bencher.iter(|| count_unfinite(black_box(&x))));
 }
 

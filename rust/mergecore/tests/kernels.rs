@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use mergecore::dtype::{count_unfinite, Dtype, Real};
 use mergecore::kernels::cutoff::Cutoff;
-use mergecore::kernels::disagreement::{zeros, Disagreement};
+use mergecore::kernels::geometry::{Geometry, STRIP};
 use mergecore::kernels::gram::{self, Gram};
 use mergecore::kernels::select::{Seen, Selector};
 use mergecore::kernels::thin::{Rescale, Thin};
@@ -530,19 +530,50 @@ fn a_crowd_is_counted_in_one_pass() {
     check::<f64>("a crowd in f64", &dense, 2.2, &mut dice);
 }
 
-fn disagreements<R: Sample>(a: &[R], b: &[R]) -> Result<(), TestCaseError> {
-    let got = Disagreement::of(a, b);
-    let pairs = || a.iter().zip(b).map(|(x, y)| (*x, *y));
-    let against = |x: R, y: R| (x > R::ZERO && y < R::ZERO) || (x < R::ZERO && y > R::ZERO);
-    let gap = |(x, y): (R, R)| (x - y).abs().f64();
-    prop_assert_eq!(got.conflicts, pairs().filter(|(x, y)| against(*x, *y)).count() as f64);
-    let near = |got: f64, want: f64| (got - want).abs() <= 1e-6 * want || (got.is_nan() && want.is_nan()) || got == want;
-    let (apart, conflicting) = (pairs().map(gap).sum::<f64>(), pairs().filter(|(x, y)| against(*x, *y)).map(gap).sum::<f64>());
+fn assert_geometry<R: Sample>(base: &[R], rows: &[Vec<R>]) -> Result<(), TestCaseError> {
+    let got = Geometry::of(base, rows);
+    let near =
+        |got: f64, want: f64, size: f64| (got - want).abs() <= 1e-6 * size || got.to_bits() == want.to_bits() || (got - want).is_nan();
     // Sums beyond f32 may be infinite in the lanes and finite here.
-    if pairs().map(gap).fold(0.0, f64::max) < 1e30 {
-        prop_assert!(near(got.apart, apart) && near(got.conflicting, conflicting), "{:?} instead of {} {}", got, apart, conflicting);
+    let tame = rows.iter().flatten().all(|x| x.abs().f64() < 1e30);
+    let norm = |row: &[R]| row.iter().map(|x| x.f64() * x.f64()).sum::<f64>().sqrt();
+    let (mut dots, mut pairs) = (got.dots.iter(), got.pairs.iter());
+    for (i, a) in rows.iter().enumerate() {
+        let zeros = a.iter().filter(|x| **x == R::ZERO).count() as f64;
+        prop_assert_eq!(got.zeros[i], zeros);
+        let l1 = a.iter().map(|x| x.f64().abs()).sum::<f64>();
+        prop_assert!(!tame || near(got.l1[i], l1, l1), "l1 {}: {} instead of {}", i, got.l1[i], l1);
+        let strips = base.chunks(STRIP).zip(a.chunks(STRIP));
+        let touched: f64 = strips.filter(|(_, a)| a.iter().any(|x| *x != R::ZERO)).map(|(base, _)| norm(base).powi(2)).sum();
+        prop_assert!(near(got.touched_square[i], touched, touched), "touched {}: {} instead of {}", i, got.touched_square[i], touched);
+        for (j, b) in rows.iter().enumerate().skip(i) {
+            let (dot, want) = (*dots.next().unwrap(), a.iter().zip(b).map(|(x, y)| x.f64() * y.f64()).sum::<f64>());
+            prop_assert!(
+                (dot - want).abs() <= 1e-13 * norm(a) * norm(b) || !want.is_finite(),
+                "dot {} {}: {} instead of {}",
+                i,
+                j,
+                dot,
+                want
+            );
+            prop_assert!(dot.is_finite() || !tame);
+            if i == j {
+                continue;
+            }
+            let got = pairs.next().unwrap();
+            let against = |(x, y): &(R, R)| (*x > R::ZERO && *y < R::ZERO) || (*x < R::ZERO && *y > R::ZERO);
+            let gaps = |all: bool| {
+                let pairs = a.iter().zip(b).map(|(x, y)| (*x, *y)).filter(move |pair| all || against(pair));
+                pairs.map(|(x, y)| (x - y).abs().f64()).sum::<f64>()
+            };
+            prop_assert_eq!(got.conflicts, a.iter().zip(b).filter(|(x, y)| against(&(**x, **y))).count() as f64);
+            if tame {
+                let right = near(got.apart, gaps(true), gaps(true)) && near(got.conflicting, gaps(false), gaps(false));
+                prop_assert!(right, "{} {}: {:?} instead of {} {}", i, j, got, gaps(true), gaps(false));
+            }
+        }
     }
-    prop_assert_eq!(zeros(a), a.iter().filter(|x| **x == R::ZERO).count() as f64);
+    prop_assert!(dots.next().is_none() && pairs.next().is_none());
     Ok(())
 }
 
@@ -550,10 +581,16 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn signs_that_differ_are_counted_and_measured(seed in any::<u64>(), count in lengths(), flavour in flavours()) {
-        let [a, b] = [seed, seed ^ 1].map(|seed| row::<f32>(seed, count, flavour));
-        disagreements(&a, &b)?;
-        let [a, b] = [seed, seed ^ 1].map(|seed| row::<f64>(seed, count, flavour));
-        disagreements(&a, &b)?;
+    fn task_vectors_are_measured_strip_by_strip(seed in any::<u64>(), count in lengths(), models in 1..11usize, flavour in flavours()) {
+        fn family<R: Sample>(seed: u64, count: usize, models: usize, flavour: Flavour) -> (Vec<R>, Vec<Vec<R>>) {
+            // One has not moved at all.
+            let mut rows = rows::<R>(seed, models, count, flavour);
+            rows[models / 2].fill(R::ZERO);
+            (row::<R>(seed ^ 1, count, Flavour::Plain), rows)
+        }
+        let (base, rows) = family::<f32>(seed, count, models, flavour);
+        assert_geometry(&base, &rows)?;
+        let (base, rows) = family::<f64>(seed, count, models, flavour);
+        assert_geometry(&base, &rows)?;
     }
 }

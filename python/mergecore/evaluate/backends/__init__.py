@@ -73,6 +73,23 @@ def no_bars() -> None:
     logging.disable_progress_bar()
 
 
+def device_of(device: str | None) -> str:
+    """Where a model runs by torch: as told, else on a GPU if there is one.
+
+    Raises:
+        RecipeError: There is no such device.
+    """
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise RecipeError(f"device {device!r}: {str(error).splitlines()[0]}") from error
+    return device
+
+
 def need(package: str, extra: str) -> None:
     """Refuses to go on without a package.
 

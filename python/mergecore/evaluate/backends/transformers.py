@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergecore.errors import ModelError
-from mergecore.evaluate.backends import Refused, Reply, Request, Tell, need, no_bars
+from mergecore.evaluate.backends import (
+    Refused,
+    Reply,
+    Request,
+    Tell,
+    device_of,
+    need,
+    no_bars,
+)
 from mergecore.evaluate.chat import Chat, TemplateRefusalError
 from mergecore.evaluate.decoding import Decoding
 
@@ -49,12 +57,11 @@ class Transformers:
         """
         need("torch", "generate")
         need("transformers", "generate")
-        import torch
         import transformers
 
         no_bars()
         self.chat = Chat(folder, reference, template)
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_of(device)
         self.batch_size = batch_size
         try:
             config = transformers.AutoConfig.from_pretrained(str(folder))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mergecore.errors import RecipeError, RunError
-from mergecore.evaluate.backends import is_installed, need
+from mergecore.evaluate.backends import device_of, is_installed, need
 from mergecore.evaluate.rows import Row
 from mergecore.evaluate.stage import Stage
 from mergecore.evaluate.tasks import GROUPS, HARNESS, TASKS, near
@@ -128,10 +128,9 @@ class Harness:
 
 
 def _model(folder: Path, dtype: str | None, device: str | None, batch_size: int) -> Any:
-    import torch
     from lm_eval.models.huggingface import HFLM
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(device)
     return HFLM(pretrained=str(folder), dtype=dtype or "auto", device=device, batch_size=batch_size)
 
 

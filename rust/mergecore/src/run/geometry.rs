@@ -12,17 +12,14 @@ use super::desk::{Desk, Desks, Seat};
 use super::reader::Reader;
 use super::schedule::{drive, Task};
 use super::{Limits, Watch};
-use crate::dtype::{count_unfinite, Real};
 use crate::error::Result;
-use crate::kernels::disagreement::{zeros, Disagreement};
+use crate::kernels::geometry::Geometry;
 use crate::kernels::{angle, gram};
 use crate::names::Layer;
 use crate::plan::{Job, Plan, Work};
 
 /// Elements that one thread takes at once, and of which it makes one line of sums.
 const PIECE: u64 = 1 << 19;
-/// A stretch of so many elements that are all the base's has not been trained, and holds no rounding noise of a model's own.
-const STRETCH: usize = 512;
 
 /// What is summed of one tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,36 +53,16 @@ impl Sums {
         self.of_each(Sums::COUNT_OF_EACH).start
     }
 
-    /// Adds those of a block whose task vectors and base are on the desk.
-    fn add<R: Seat>(&mut self, desk: &Desk<R>, left_out: usize) {
-        let (models, base) = (self.models, &desk.base);
-        self.values[Sums::LEFT_OUT] += left_out as f64;
-        self.values[Sums::BASE] += angle::dot(base, base);
-        let mut dots = vec![0.0; Sums::pairs(models)];
-        gram::dots(&desk.inputs, 0..base.len(), &mut dots);
-        self.values[Sums::DOTS..].iter_mut().zip(&dots).for_each(|(sum, dot)| *sum += dot);
-        let squares: Vec<f64> = base.chunks(STRETCH).map(|stretch| angle::dot(stretch, stretch)).collect();
-        for (model, delta) in desk.inputs.iter().enumerate() {
-            let (mut unmoved, mut touched) = (0.0, 0.0);
-            for (stretch, square) in delta.chunks(STRETCH).zip(&squares) {
-                let count = zeros(stretch);
-                unmoved += count;
-                touched += if count < stretch.len() as f64 { *square } else { 0.0 };
-            }
-            let each = [angle::l1(delta), unmoved - left_out as f64, touched];
-            each.into_iter().enumerate().for_each(|(which, sum)| {
-                let place = self.of_each(which).start + model;
-                self.values[place] += sum;
-            });
-        }
-        let mut place = self.of_pairs();
-        for i in 0..models {
-            for j in i + 1..models {
-                let Disagreement { apart, conflicts, conflicting } = Disagreement::of(&desk.inputs[i], &desk.inputs[j]);
-                [apart, conflicts, conflicting].into_iter().enumerate().for_each(|(which, sum)| self.values[place + which] += sum);
-                place += 3;
-            }
-        }
+    /// Adds those of a block, of which elements were left out.
+    fn add(&mut self, block: &Geometry, left_out: usize) {
+        let zeros = block.zeros.iter().map(|zeros| zeros - left_out as f64);
+        let disagreements = block.pairs.iter().flat_map(|pair| [pair.apart, pair.conflicts, pair.conflicting]);
+        let heads = [left_out as f64, block.base_square];
+        let each = block.l1.iter().copied().chain(zeros).chain(block.touched_square.iter().copied());
+        let sums = heads.into_iter().chain(block.dots.iter().copied()).chain(each);
+        self.values.iter_mut().zip(sums).for_each(|(sum, term)| *sum += term);
+        let place = self.of_pairs();
+        self.values[place..].iter_mut().zip(disagreements).for_each(|(sum, term)| *sum += term);
     }
 
     fn json(&self, job: &Job) -> Json {
@@ -166,8 +143,14 @@ impl<R: Seat> Task<Desks> for Measuring<'_, R> {
             start = span.end;
             let before = unfinite.clone();
             reader.load(&span, desk, &mut unfinite)?;
-            let left_out = if before == unfinite && all_finite(&desk.inputs) { 0 } else { leave_out(desk) };
-            sums.add(desk, left_out);
+            let block = Geometry::of(&desk.base, &desk.inputs);
+            // A difference of finite numbers may be infinite: its square tells.
+            if before == unfinite && block.base_square.is_finite() && block.dots.iter().all(|dot| dot.is_finite()) {
+                sums.add(&block, 0);
+            } else {
+                let left_out = leave_out(desk);
+                sums.add(&Geometry::of(&desk.base, &desk.inputs), left_out);
+            }
         }
         for (model, [nan, infinite]) in unfinite[1..].iter().enumerate() {
             let places = [sums.of_each(3).start + model, sums.of_each(4).start + model];
@@ -191,11 +174,6 @@ impl<R: Seat> Task<Desks> for Measuring<'_, R> {
         *self.found.lock().expect("no holder panics") = all.json(self.reader.job);
         Ok(false)
     }
-}
-
-/// A difference of finite numbers may be infinite.
-fn all_finite<R: Real>(rows: &[Vec<R>]) -> bool {
-    rows.iter().all(|row| count_unfinite(row) == (0, 0))
 }
 
 /// Sets to zero what is not finite in the base or in some model, in all of them; says how many elements.
