@@ -44,11 +44,19 @@ def load(path: str | os.PathLike[str]) -> list[Document]:
     Raises:
         RecipeError: The file cannot be read, or its documents do not make one output.
     """
-    contents = recipe.load_all(Path(path))
+    return of(recipe.load_all(Path(path)), os.fspath(path))
+
+
+def of(contents: Sequence[Recipe], where: str) -> list[Document]:
+    """The documents of these recipes, in the same order as `load` gives them.
+
+    Raises:
+        RecipeError: They do not make one output.
+    """
     try:
         return _ordered([_document(content, contents) for content in contents])
     except RecipeError as error:
-        raise RecipeError(f"{path}: {error}") from error
+        raise RecipeError(f"{where}: {error}") from error
 
 
 def with_keys(documents: Sequence[Document], seed: int | None, dtype: str | None) -> list[Document]:

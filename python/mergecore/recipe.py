@@ -132,14 +132,7 @@ def load_all(path: Path) -> list[Recipe]:
     Raises:
         RecipeError: As `load` does.
     """
-    try:
-        found = list(yaml.load_all(path.read_text("utf-8"), Loader=_StrictLoader))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise RecipeError(f"{path}: {reason}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: {_yaml_reason(error)}") from error
-    contents = [content for content in found if content is not None]  # a last --- opens nothing
+    contents = _contents(path)
     if len(contents) == 1 and isinstance(contents[0], list):
         contents = contents[0]  # as JSON spells several
     if not contents or not all(isinstance(content, dict) for content in contents):
@@ -154,6 +147,18 @@ def load_all(path: Path) -> list[Recipe]:
         with_references(content, lambda reference: each_part(reference, placed))
         for content in contents
     ]
+
+
+def load_mapping(path: Path) -> dict[str, Any]:
+    """Reads another file of settings, YAML or JSON, as strictly as a recipe.
+
+    Raises:
+        RecipeError: The file cannot be read, or is not one mapping.
+    """
+    contents = _contents(path)
+    if len(contents) != 1 or not isinstance(contents[0], dict):
+        raise RecipeError(f"{path}: is to be one mapping of keys to values")
+    return contents[0]
 
 
 def with_references(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
@@ -300,6 +305,18 @@ def _tokenizer_with_references(recipe: Recipe, change: Callable[[str], str]) -> 
             tokenizer["tokens"] = {name: token(said) for name, said in tokenizer["tokens"].items()}
         changed["tokenizer"] = tokenizer
     return changed
+
+
+def _contents(path: Path) -> list[Any]:
+    """What the documents of a YAML file hold."""
+    try:
+        found = list(yaml.load_all(path.read_text("utf-8"), Loader=_StrictLoader))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise RecipeError(f"{path}: {reason}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: {_yaml_reason(error)}") from error
+    return [content for content in found if content is not None]  # a last --- opens nothing
 
 
 def _one_a_model(

@@ -32,6 +32,7 @@ _COMMANDS = {
     "judge": "Say which responses are repetitive, code-switched or nonsense.",
     "tasks": "Test a model in benchmarks.",
     "evaluate": "Did the merge get better, or did it collapse? All of it, beside its parents.",
+    "sweep": "Run many merges and evaluate each, in one table.",
     "demo": "Merge shipped models and test them: the idea in a minute.",
 }
 

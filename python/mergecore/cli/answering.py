@@ -76,31 +76,3 @@ def check_out(out: str, *inputs: str | None) -> None:
     place = Path(out).expanduser().resolve()
     if any(given is not None and Path(given).expanduser().resolve() == place for given in inputs):
         raise OutputExistsError(f"{out}: is an input; give another --out")
-
-
-def chosen_backend(backend: str) -> str:
-    """The backend's name, `auto` decided."""
-    from mergecore.evaluate.backends import is_installed
-
-    if backend != "auto":
-        return backend
-    return "vllm" if is_installed("vllm") else "transformers"
-
-
-def about(
-    folder: Path, backend: str, dtype: str | None, chat_template: str | None
-) -> dict[str, Any]:
-    """What of a model and its loading decides what comes out: rows of two are not mixed."""
-    return {
-        "backend": backend,
-        "dtype": dtype,
-        "chat_template": chat_template,
-        "weights": fingerprint(folder),
-    }
-
-
-def fingerprint(folder: Path) -> list[list[Any]]:
-    """Tells a model's weights from others under the same name: files, sizes and times."""
-    place = folder if folder.is_dir() else folder.parent
-    files = sorted([*place.glob("*.safetensors"), *place.glob("*.bin")])
-    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]

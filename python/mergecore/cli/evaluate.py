@@ -45,10 +45,9 @@ def evaluate(
     \b
     mergecore evaluate merged a b --prompts prompts.jsonl --reward-model RM --out run
     """
-    from mergecore.cli.generate import backend_of
-    from mergecore.cli.reward import scorer_of
     from mergecore.evaluate import evaluation, rows
     from mergecore.evaluate.decoding import Decoding
+    from mergecore.evaluate.loading import backend_of, scorer_of
     from mergecore.models import hub
 
     silent = quiet or as_json

@@ -45,6 +45,7 @@ def generate(
     from mergecore.evaluate import generate as stage
     from mergecore.evaluate import rows
     from mergecore.evaluate.decoding import Decoding
+    from mergecore.evaluate.loading import backend_of
 
     loading = {name: options.pop(name) for name in ("backend", "dtype", "device", "chat_template")}
     batch_size = options.pop("batch_size")
@@ -73,36 +74,3 @@ def generate(
                 ("out", out),
             ]
         )
-
-
-def backend_of(
-    model: str,
-    base_url: str | None,
-    batch_size: int,
-    quiet: bool,
-    *,
-    backend: str,
-    dtype: str | None,
-    device: str | None,
-    chat_template: str | None,
-) -> tuple[Any, dict[str, Any]]:
-    """What makes the backend, and what of the request decides the answers."""
-    if base_url is not None:
-        from mergecore.evaluate.backends import address
-        from mergecore.evaluate.backends.openai import Server
-
-        return lambda: Server(base_url, model, concurrency=batch_size), {
-            "base_url": address(base_url)
-        }
-    from mergecore.evaluate.backends.transformers import Transformers
-    from mergecore.evaluate.backends.vllm import Vllm
-    from mergecore.models import hub
-
-    folder = hub.locate(model, quiet=quiet)
-    name = answering.chosen_backend(backend)
-    about = answering.about(folder, name, dtype, chat_template)
-    if name == "vllm":
-        return lambda: Vllm(folder, model, template=chat_template, dtype=dtype), about
-    return lambda: Transformers(
-        folder, model, template=chat_template, dtype=dtype, device=device, batch_size=batch_size
-    ), about

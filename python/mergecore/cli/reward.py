@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import click
 
@@ -39,6 +38,7 @@ def reward(
     """
     from mergecore.evaluate import reward as stage
     from mergecore.evaluate import rows
+    from mergecore.evaluate.loading import scorer_of
 
     model = model or stage.DEFAULT_MODEL
     answering.check_out(out, responses)
@@ -67,25 +67,3 @@ def reward(
                 ("out", out),
             ]
         )
-
-
-def scorer_of(
-    model: str,
-    backend: str,
-    dtype: str | None,
-    device: str | None,
-    chat_template: str | None,
-    quiet: bool,
-) -> tuple[Any, dict[str, Any]]:
-    """What makes the reward model, and what of the request decides the rewards."""
-    from mergecore.evaluate.scorers import TransformersReward, VllmReward
-    from mergecore.models import hub
-
-    folder = hub.locate(model, quiet=quiet)
-    name = answering.chosen_backend(backend)
-    about = answering.about(folder, name, dtype, chat_template)
-    if name == "vllm":
-        return lambda: VllmReward(folder, model, dtype=dtype, template=chat_template), about
-    return lambda: TransformersReward(
-        folder, model, dtype=dtype, device=device, template=chat_template
-    ), about

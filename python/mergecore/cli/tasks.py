@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mergecore.cli import answering, options, terminal
+from mergecore.cli import options, terminal
 
 if TYPE_CHECKING:
     from mergecore.evaluate.tasks.run import Tested
@@ -107,10 +107,11 @@ def tasks(model: str, names: list[str], as_json: bool, quiet: bool, **given: Any
     if not (shown and sys.stderr.isatty()):
         # Read when tqdm is imported: its bars are for terminals, in a pipe they are many lines.
         os.environ.setdefault("TQDM_DISABLE", "1")
+    from mergecore.evaluate.loading import fingerprint
     from mergecore.evaluate.tasks.request import Prepared, Request
 
     prepared = Prepared(Request(model, names, quiet=not shown, **given))
-    about = {"weights": answering.fingerprint(prepared.folder)}
+    about = {"weights": fingerprint(prepared.folder)}
     with terminal.count("items", shown=shown) as progress:
         tested = prepared.run(about=about, progress=progress)
     if as_json:

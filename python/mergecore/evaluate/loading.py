@@ -1,0 +1,91 @@
+"""By what is a model run, to answer or to score?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from mergecore.evaluate.backends import address, is_installed
+from mergecore.models import hub
+
+Made: TypeAlias = tuple[Callable[[], Any], dict[str, Any]]
+"""What makes a backend or a reward model, and what of the request decides its rows."""
+
+
+def chosen_backend(backend: str) -> str:
+    """The backend's name, `auto` decided."""
+    if backend != "auto":
+        return backend
+    return "vllm" if is_installed("vllm") else "transformers"
+
+
+def fingerprint(folder: Path) -> list[list[Any]]:
+    """Tells a model's weights from others under the same name: files, sizes and times."""
+    place = folder if folder.is_dir() else folder.parent
+    files = sorted([*place.glob("*.safetensors"), *place.glob("*.bin")])
+    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+
+
+def backend_of(
+    model: str,
+    base_url: str | None,
+    batch_size: int,
+    quiet: bool,
+    *,
+    backend: str,
+    dtype: str | None,
+    device: str | None,
+    chat_template: str | None,
+) -> Made:
+    """What answers."""
+    if base_url is not None:
+        from mergecore.evaluate.backends.openai import Server
+
+        return lambda: Server(base_url, model, concurrency=batch_size), {
+            "base_url": address(base_url)
+        }
+    from mergecore.evaluate.backends.transformers import Transformers
+    from mergecore.evaluate.backends.vllm import Vllm
+
+    folder = hub.locate(model, quiet=quiet)
+    name = chosen_backend(backend)
+    about = _about(folder, name, dtype, chat_template)
+    if name == "vllm":
+        return lambda: Vllm(folder, model, template=chat_template, dtype=dtype), about
+    return lambda: Transformers(
+        folder, model, template=chat_template, dtype=dtype, device=device, batch_size=batch_size
+    ), about
+
+
+def scorer_of(
+    model: str,
+    backend: str,
+    dtype: str | None,
+    device: str | None,
+    chat_template: str | None,
+    quiet: bool,
+) -> Made:
+    """What scores."""
+    from mergecore.evaluate.scorers import TransformersReward, VllmReward
+
+    folder = hub.locate(model, quiet=quiet)
+    name = chosen_backend(backend)
+    about = _about(folder, name, dtype, chat_template)
+    if name == "vllm":
+        return lambda: VllmReward(folder, model, dtype=dtype, template=chat_template), about
+    return lambda: TransformersReward(
+        folder, model, dtype=dtype, device=device, template=chat_template
+    ), about
+
+
+def _about(
+    folder: Path, backend: str, dtype: str | None, chat_template: str | None
+) -> dict[str, Any]:
+    """What of a model and its loading decides what comes out: rows of two are not mixed."""
+    return {
+        "backend": backend,
+        "dtype": dtype,
+        "chat_template": chat_template,
+        "weights": fingerprint(folder),
+    }

@@ -1,0 +1,87 @@
+"""What is a result of? A digest of all that decides it: recipe, contents of the inputs, settings.
+
+Two configurations of one address are one result; a result whose address is there is not made again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mergecore import __version__
+from mergecore import recipe as recipes
+from mergecore.models import hub
+from mergecore.models.reference import each_part, split
+from mergecore.study.spec import Configuration
+
+_SAMPLES = 64
+"""Blocks of a weights file that are looked at."""
+_BLOCK = 4096
+
+
+def of(*parts: Any) -> str:
+    """The address of what these decide."""
+    text = json.dumps([__version__, *parts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def of_weights(configuration: Configuration) -> str:
+    """The address of a configuration's weights. Names of places are no part of it, contents are.
+
+    Raises:
+        MergecoreError: A model is not to be had.
+    """
+    if configuration.model is not None:
+        return of("model", _of_reference(configuration.model))
+    made = {document.get("name") for document in configuration.recipe}
+
+    def digest(reference: str) -> str:
+        return each_part(reference, lambda part: part if part in made else _of_reference(part))
+
+    return of("merge", [recipes.with_references(r, digest) for r in configuration.recipe])
+
+
+def of_file(path: str | Path) -> str:
+    """Of a whole file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:20]
+
+
+def _of_reference(reference: str) -> str:
+    model, adapter = split(reference)
+    places = [hub.locate(model, quiet=True)]
+    if adapter is not None:
+        places.append(hub.locate(adapter, wanted="adapter", quiet=True))
+    return "+".join(of_folder(str(place.resolve())) for place in places)
+
+
+@functools.cache
+def of_folder(place: str) -> str:
+    """A digest of a model's files: of small ones whole, of weights the size, both ends and blocks
+    spread over them (a model of 140 GB would take minutes, and fine-tunes differ everywhere)."""
+    path = Path(place)
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    found = hashlib.sha256()
+    for file in files:
+        if file.suffix in (".md", ".lock") or file.name.startswith("."):
+            continue
+        size = file.stat().st_size
+        found.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as opened:
+            if size <= _SAMPLES * _BLOCK:
+                found.update(opened.read())
+                continue
+            for number in range(_SAMPLES):
+                opened.seek((size - _BLOCK) * number // (_SAMPLES - 1), os.SEEK_SET)
+                found.update(opened.read(_BLOCK))
+    return found.hexdigest()[:20]
+
+
+def settings(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a stage's settings, those that decide what it finds: not where it runs, nor how fast."""
+    idle = {"device", "batch_size", "backend"}
+    return {key: value for key, value in said.items() if key not in idle}

@@ -1,0 +1,116 @@
+"""What will a sweep take? Disk and time, told before the first byte is written."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mergecore import chain, documents
+from mergecore._mergecore import free_space
+from mergecore.errors import ModelError, ModelNotFoundError, SpaceError
+from mergecore.study.spec import Configuration
+from mergecore.study.work import Work
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of what is left to do."""
+
+    configurations: int
+    left: int
+    merges: int
+    """Different merges that are still to be made."""
+    bytes_to_read: int
+    bytes_to_write: int
+    disk: int
+    """The most that is on the disk at a time."""
+    free: int
+    memory: int
+    """The most that a merge takes."""
+    seconds: float | None
+    """By what the finished configurations took; None if there are none yet."""
+    impossible: dict[str, str]
+    """Configurations whose models are not to be had or do not fit together, and why."""
+
+
+def estimate(work: Work) -> Estimate:
+    """Plans every merge that is still to be made; headers are read, nothing more.
+
+    Raises:
+        RecipeError: A recipe is wrong.
+    """
+    found: dict[str, tuple[int, int, int]] = {}
+    took, left, impossible = [], 0, {}
+    for configuration in work.sweep.configurations:
+        try:
+            if seconds := _took(work, configuration):
+                took.append(seconds)
+                continue
+            left += 1
+            merge = work.merge(configuration)
+            if merge is not None and merge.stem not in found:
+                found[merge.stem] = _planned(configuration)
+        except (ModelError, ModelNotFoundError) as error:
+            impossible[configuration.name] = str(error)
+    writes = [entry[1] for entry in found.values()]
+    return Estimate(
+        len(work.sweep.configurations),
+        left,
+        len(found),
+        sum(entry[0] for entry in found.values()),
+        sum(writes),
+        sum(writes) if work.sweep.keep else max(writes, default=0),
+        free_space(str(Path(work.run).absolute())),
+        max((entry[2] for entry in found.values()), default=0),
+        left * statistics.mean(took) if took else None,
+        impossible,
+    )
+
+
+def check_space(told: Estimate, at_a_time: int = 1) -> None:
+    """Refuses to begin what the disk cannot hold.
+
+    Raises:
+        SpaceError: It cannot.
+    """
+    needed = told.disk * at_a_time
+    if told.free < needed:
+        raise SpaceError(
+            f"merged weights take {needed:,} bytes at a time, and {told.free:,} are free; give"
+            " another --out"
+        )
+
+
+def _planned(configuration: Configuration) -> tuple[int, int, int]:
+    """Bytes read, bytes written and memory of a configuration's merge."""
+    checked = chain.check(documents.of(configuration.recipe, configuration.name))
+    summaries: list[dict[str, Any]] = [plan.summary for plan in checked.plans.values()]
+    # Documents that wait for others have no plan yet; each writes a model of the same size.
+    share = len(checked.documents) / max(len(summaries), 1)
+    return (
+        int(share * sum(summary["bytes_to_read"] for summary in summaries)),
+        int(share * sum(summary["bytes_to_write"] for summary in summaries)),
+        max((summary["memory_bytes"] for summary in summaries), default=0),
+    )
+
+
+def _took(work: Work, configuration: Configuration) -> float | None:
+    """How long a finished configuration took; None if it is not finished."""
+    merge = work.note(work.merge(configuration))
+    if configuration.model is None and not merge:
+        return None
+    total = float(merge.get("seconds", 0))
+    for file in (
+        work.answers(configuration),
+        work.rewards(configuration),
+        work.verdicts(configuration),
+        work.tasks(configuration),
+    ):
+        if file is not None:
+            note = work.note(file)
+            if not note:
+                return None
+            total += float(note["seconds"])
+    return total

@@ -1,0 +1,159 @@
+"""In what order is a sweep run? Merges and answers first, then the reward model once for all.
+
+A configuration that fails is a row of the table, and the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mergecore import __version__
+from mergecore.errors import OutputExistsError, RecipeError
+from mergecore.evaluate.backends import need
+from mergecore.study import estimate as estimates
+from mergecore.study import table
+from mergecore.study.spec import Configuration, Judging, Sweep
+from mergecore.study.work import Work, in_one_line
+
+Step = Callable[[Configuration, Callable[[str], Any]], None]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep came to."""
+
+    out: str
+    configurations: int
+    failed: dict[str, str]
+    """Why, by name."""
+    table: str
+    seconds: float
+
+
+def run(
+    sweep: Sweep,
+    out: str | Path,
+    *,
+    engine: str = "local",
+    address: str | None = None,
+    announce: Callable[[str], Any] | None = None,
+    foresee: Callable[[estimates.Estimate], Any] | None = None,
+) -> Swept:
+    """Runs whatever of a sweep is not there yet, and writes its table.
+
+    Args:
+        sweep: What is to be run.
+        out: The run's folder; the same call goes on after an interruption.
+        engine: `local`, or `ray` for a cluster whose nodes share the folder.
+        address: The cluster's, for ray; one on this machine if None.
+        announce: Is told what is done now.
+        foresee: Is told what it will take, before anything is done.
+
+    Returns:
+        Where the table is, and what failed.
+
+    Raises:
+        RecipeError: The sweep says what cannot be done, or a package is missing.
+        SpaceError: The disk is too small.
+        OutputExistsError: Another process is at work on the folder.
+    """
+    need("pyarrow", "report")
+    begun = time.perf_counter()
+    tell = announce or (lambda _: None)
+    place = Path(out).expanduser()
+    with _held(place):
+        work = Work(sweep, place, judge_of(sweep.judging))
+        told = estimates.estimate(work)
+        if foresee is not None:
+            foresee(told)
+        estimates.check_space(told)
+        failed = dict(told.impossible)
+        left = [c for c in sweep.configurations if c.name not in failed]
+        if engine == "ray":
+            from mergecore.study import cluster
+
+            failed |= cluster.run(sweep, place, left, told.memory, address, tell)
+        else:
+            failed |= everything(work, left, tell)
+        file = table.write(work, failed, place / "results.parquet")
+        about = {"mergecore": __version__, "name": sweep.name, "failed": failed}
+        (place / "run.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    seconds = time.perf_counter() - begun
+    return Swept(str(out), len(sweep.configurations), failed, str(file), seconds)
+
+
+def everything(
+    work: Work, configurations: Sequence[Configuration], tell: Callable[[str], Any]
+) -> dict[str, str]:
+    """All stages of these configurations; why some failed, by name."""
+    failed: dict[str, str] = {}
+    for step in (work.make, work.score, work.judge_it):
+        left = [c for c in configurations if c.name not in failed]
+        for number, configuration in enumerate(left, start=1):
+            title = f"[{number}/{len(left)}] {configuration.name}"
+            if reason := _tried(step, configuration, title, tell):
+                failed[configuration.name] = reason
+    return failed
+
+
+def judge_of(said: Judging | None) -> Any:
+    """Who judges.
+
+    Raises:
+        RecipeError: The language model is not named.
+    """
+    if said is None:
+        return None
+    if said.who == "rules":
+        from mergecore.evaluate.judge.offline import RulesJudge
+
+        return RulesJudge()
+    if said.model is None:
+        raise RecipeError("judge: who: openai needs model: the name on the server")
+    from mergecore.evaluate.judge import cache, cost
+    from mergecore.evaluate.judge.openai import OpenAiJudge
+
+    prices = cost.prices(said.prices) if said.prices else {}
+    bill = cost.Bill(prices.get(said.model), said.max_cost, half_price=False)
+    kept = cache.Cache(cache.default_folder() / "verdicts.jsonl")
+    return OpenAiJudge(
+        said.model, concurrency=said.concurrency, bill=bill, base_url=said.url, cache=kept
+    )
+
+
+def _tried(
+    step: Step, configuration: Configuration, title: str, tell: Callable[[str], Any]
+) -> str | None:
+    """Does a step; says in one line why it failed."""
+    try:
+        step(configuration, lambda what: tell(f"{title}: {what}"))
+    except Exception as error:  # whatever it is, the other configurations are to be run
+        reason = in_one_line(error)
+        tell(f"{title}: failed: {reason}")
+        return reason
+    return None
+
+
+@contextlib.contextmanager
+def _held(place: Path) -> Iterator[None]:
+    """The folder, for this process alone."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = (place / ".lock").open("w")
+    except OSError as error:
+        raise RecipeError(f"{place}: {(error.strerror or str(error)).lower()}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputExistsError(
+                f"{place}: another process is at work on it; wait for it, or give another --out"
+            ) from error
+        yield

@@ -1,0 +1,262 @@
+"""What is done for one configuration? Merge, answers, tasks, rewards, verdicts: what is not there.
+
+Each result lies in the run's folder under its address (`address.py`), beside a note of how it was
+made. A stage that was killed goes on where it was; one whose note says that it is whole is passed
+over.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mergecore import merging
+from mergecore import recipe as recipes
+from mergecore.errors import MergecoreError
+from mergecore.evaluate import generate, loading, reward, rows, sanity, verdicts
+from mergecore.evaluate.rows import Row
+from mergecore.models import hub
+from mergecore.study import address
+from mergecore.study.spec import Configuration, Sweep
+
+Announce = Callable[[str], Any]
+
+
+class Work:
+    """A sweep and the folder of its results."""
+
+    def __init__(self, sweep: Sweep, run: Path, judge: verdicts.Judge | None = None) -> None:
+        """Reads the prompts.
+
+        Args:
+            sweep: What is to be run.
+            run: The folder.
+            judge: Who judges, if anybody is to.
+
+        Raises:
+            MergecoreError: They cannot be read, or the reward model is not to be had.
+        """
+        self.sweep, self.run, self.judge = sweep, run, judge
+        answers = sweep.answers
+        every = rows.prompts(answers.prompts) if answers else []
+        self.prompts = every[: answers.limit] if answers else []
+        self._of_prompts = address.of(every)
+        self._scorer: list[Any] = []
+        self._addresses: dict[str, str] = {}
+
+    def weights(self, configuration: Configuration) -> str:
+        """The address of its weights."""
+        known = self._addresses
+        if configuration.name not in known:
+            known[configuration.name] = address.of_weights(configuration)
+        return known[configuration.name]
+
+    def answers(self, configuration: Configuration) -> Path | None:
+        """The file of its answers."""
+        said = self.sweep.answers
+        if said is None:
+            return None
+        deciding = (
+            loading.chosen_backend(said.loading.backend),
+            address.settings(asdict(said.loading)),
+            said.decoding.as_dict(),
+        )
+        return self._file("answers", self.weights(configuration), self._of_prompts, *deciding)
+
+    def rewards(self, configuration: Configuration) -> Path | None:
+        """The file of its rewards."""
+        said = self.sweep.rewards
+        if said is None:
+            return None
+        model = address.of_folder(str(hub.locate(said.model, quiet=True).resolve()))
+        name = loading.chosen_backend(said.loading.backend)
+        deciding = (model, name, address.settings(asdict(said.loading)))
+        return self._file("rewards", str(self.answers(configuration)), *deciding)
+
+    def verdicts(self, configuration: Configuration) -> Path | None:
+        """The file of its verdicts."""
+        if self.judge is None:
+            return None
+        return self._file("verdicts", str(self.answers(configuration)), self.judge.about())
+
+    def tasks(self, configuration: Configuration) -> Path | None:
+        """The file of its rows of tasks."""
+        said = self.sweep.tasks
+        if said is None:
+            return None
+        data = {name: address.of_file(path) for name, path in said.get("data", {}).items()}
+        return self._file("tasks", self.weights(configuration), address.settings(said), data)
+
+    def merge(self, configuration: Configuration) -> Path | None:
+        """The file that tells of its merge."""
+        if configuration.model is not None:
+            return None
+        return self.run / "merges" / f"{self.weights(configuration)}.json"
+
+    def make(self, configuration: Configuration, tell: Announce) -> None:
+        """Merges it, and does what its weights are needed for; then they are deleted.
+
+        Raises:
+            MergecoreError: As the merge and the stages say.
+        """
+        answers, tasks = self.answers(configuration), self.tasks(configuration)
+        merge = self.merge(configuration)
+        needed = [
+            answers is not None and not self.is_whole(answers, self.prompts),
+            tasks is not None and not self.is_whole(tasks),
+        ]
+        if not any(needed) and (merge is None or merge.exists()):
+            return
+        with self._weights(configuration, tell) as folder:
+            if needed[0] and answers is not None:
+                tell("answers")
+                self._answer(folder, configuration, answers, tell)
+            if needed[1] and tasks is not None:
+                tell("tasks")
+                self._test(folder, configuration, tasks)
+
+    def score(self, configuration: Configuration, tell: Announce) -> None:
+        """Rewards its answers. The reward model is loaded once for all."""
+        said, file = self.sweep.rewards, self.rewards(configuration)
+        if said is None or file is None or self.is_whole(file, self.prompts):
+            return
+        tell("rewards")
+        by = said.loading
+        own = (by.backend, by.dtype, by.device, by.chat_template, True)
+        make, about = loading.scorer_of(said.model, *own)
+
+        def once() -> Any:
+            if not self._scorer:
+                self._scorer.append(make())
+            return self._scorer[0]
+
+        answered = self.rows(self.answers(configuration))
+        with self._noted(file, self.prompts):
+            reward.reward(answered, said.model, file, once, batch_size=by.batch_size, about=about)
+
+    def judge_it(self, configuration: Configuration, tell: Announce) -> None:
+        """Judges its answers."""
+        file = self.verdicts(configuration)
+        if self.judge is None or file is None or self.is_whole(file, self.prompts):
+            return
+        tell("verdicts")
+        with self._noted(file, self.prompts):
+            verdicts.judge_all(self.rows(self.answers(configuration)), file, self.judge)
+
+    def rows(self, file: Path | None) -> list[Row]:
+        """The rows of a stage that are of these prompts, in their order; none if it was not run."""
+        if file is None or not file.exists() or not file.stat().st_size:
+            return []
+        known = rows.by_id(rows.read(file))
+        return [known[row["id"]] for row in self.prompts if row["id"] in known]
+
+    def note(self, file: Path | None) -> dict[str, Any]:
+        """How a result was made; empty if it is not whole."""
+        if file is None:
+            return {}
+        place = file if file.suffix == ".json" else _note(file)
+        return json.loads(place.read_text("utf-8")) if place.exists() else {}
+
+    def is_whole(self, file: Path, wanted: Sequence[Row] = ()) -> bool:
+        """Whether a stage was done to its end, for these prompts."""
+        return self.note(file).get("rows", -1) >= len(wanted)
+
+    def _file(self, stage: str, *deciding: Any) -> Path:
+        return self.run / stage / f"{address.of(stage, *deciding)}.jsonl"
+
+    @contextmanager
+    def _weights(self, configuration: Configuration, tell: Announce) -> Iterator[Path]:
+        if configuration.model is not None:
+            yield hub.locate(configuration.model, quiet=True)
+            return
+        folder = self.run / "weights" / self.weights(configuration)
+        about = self.merge(configuration)
+        assert about is not None
+        if not (about.exists() and (folder / "mergecore.json").exists()):
+            tell("merge")
+            _replace(about, json.dumps(self._merge(configuration, folder)))
+        try:
+            yield folder
+        except KeyboardInterrupt:
+            raise  # it goes on from here
+        except BaseException:
+            self._drop(folder)
+            raise
+        self._drop(folder)
+
+    def _merge(self, configuration: Configuration, folder: Path) -> dict[str, Any]:
+        request = self.run / "recipes" / f"{folder.name}.yml"
+        documents = [recipes.to_yaml(document) for document in configuration.recipe]
+        _replace(request, "---\n".join(documents))
+        begun = time.perf_counter()
+        report = merging.run(request, folder, overwrite=folder.exists())
+        # With the documents that were made on the way.
+        return {**asdict(report), "seconds": time.perf_counter() - begun}
+
+    def _drop(self, folder: Path) -> None:
+        gc.collect()
+        if not self.sweep.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _answer(
+        self, folder: Path, configuration: Configuration, file: Path, tell: Announce
+    ) -> None:
+        said = self.sweep.answers
+        assert said is not None
+        by = said.loading
+        sanity.check(folder, configuration.name, by.chat_template)
+        make, about = loading.backend_of(
+            str(folder), None, by.batch_size, True,
+            backend=by.backend, dtype=by.dtype, device=by.device, chat_template=by.chat_template,
+        )  # fmt: skip
+        about["weights"] = self.weights(configuration)  # merged again, they are the same
+        asked = (self.weights(configuration), self.prompts, file, make, said.decoding)
+        with self._noted(file, self.prompts):
+            try:
+                generate.generate(*asked, about=about)
+            except generate.UnansweredError as error:
+                # One prompt that is too long must not cost the figures of all others.
+                tell(f"warning: {error}")
+
+    def _test(self, folder: Path, configuration: Configuration, file: Path) -> None:
+        from mergecore.evaluate.tasks.request import Prepared, Request
+
+        assert self.sweep.tasks is not None
+        request = Request(str(folder), out=str(file), quiet=True, **self.sweep.tasks)
+        with self._noted(file) as note:
+            tested = Prepared(request).run(about={"weights": self.weights(configuration)})
+            note["tasks"] = tested.tasks
+
+    @contextmanager
+    def _noted(self, file: Path, wanted: Sequence[Row] = ()) -> Iterator[dict[str, Any]]:
+        """Writes beside a result that it is whole, once it is."""
+        begun = time.perf_counter()
+        note: dict[str, Any] = {"rows": len(wanted)}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield note
+        note["seconds"] = time.perf_counter() - begun
+        _replace(_note(file), json.dumps(note))
+
+
+def in_one_line(error: BaseException) -> str:
+    """What went wrong, with the kind of an error that is none of ours."""
+    words = " ".join(str(error).split())[:500]
+    return words if isinstance(error, MergecoreError) else f"{type(error).__name__}: {words}"
+
+
+def _note(file: Path) -> Path:
+    return file.with_suffix(".note.json")
+
+
+def _replace(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(file.name + ".partial")
+    unfinished.write_text(text, "utf-8")
+    unfinished.replace(file)
