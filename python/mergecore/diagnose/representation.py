@@ -115,8 +115,7 @@ def _means(model: Any, ids: list[list[int]], layer: int) -> Floats:
     # Padding behind the text: no token of a decoder sees what follows it.
     padded = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=model.device)
     mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in ids], device=model.device)
-    # The last is at hand anyway; for another, the model keeps those of all layers.
-    inputs = {"input_ids": padded, "attention_mask": mask, "output_hidden_states": layer != -1}
+    inputs = {"input_ids": padded, "attention_mask": mask}
     with torch.inference_mode():
         if model.is_encoder_decoder:
             # The decoder reads the same text, after its start token.
@@ -124,13 +123,14 @@ def _means(model: Any, ids: list[list[int]], layer: int) -> Floats:
             start = model.model.config.decoder_start_token_id if start is None else start
             begun = torch.full_like(padded[:, :1], 0 if start is None else start)
             shifted = torch.cat([begun, padded[:, :-1]], dim=1)
-            answer = model.model.base_model(**inputs, decoder_input_ids=shifted)
+            answer = model.model.base_model(
+                **inputs, decoder_input_ids=shifted, output_hidden_states=True
+            )
             states = answer.decoder_hidden_states
         else:
-            answer = model.model.base_model(**inputs)
-            states = answer.hidden_states
-    if layer == -1:
-        states = (answer.last_hidden_state,)
+            # The last is at hand anyway; for another, the model keeps those of all layers.
+            answer = model.model.base_model(**inputs, output_hidden_states=layer != -1)
+            states = (answer.last_hidden_state,) if layer == -1 else answer.hidden_states
     if not -len(states) <= layer < len(states):
         raise RecipeError(
             f"layer {layer}: there are {len(states)}, from 0 (the embeddings) to {len(states) - 1}"

@@ -218,7 +218,7 @@ def _stages(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _loading(given: Mapping[str, Any], where: str) -> Loading:
-    loading = _made(Loading, given, where)
+    loading: Loading = _made(Loading, given, where)
     if loading.backend not in _BACKENDS:
         raise RecipeError(f"{where}: backend is {' or '.join(_BACKENDS)}, not {loading.backend!r}")
     return loading

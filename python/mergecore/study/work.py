@@ -162,11 +162,13 @@ class Work:
         if file is None:
             return {}
         place = file if file.suffix == ".json" else _note(file)
-        return json.loads(place.read_text("utf-8")) if place.exists() else {}
+        found: dict[str, Any] = json.loads(place.read_text("utf-8")) if place.exists() else {}
+        return found
 
     def is_whole(self, file: Path, wanted: Sequence[Row] = ()) -> bool:
         """Whether a stage was done to its end, for these prompts."""
-        return self.note(file).get("rows", -1) >= len(wanted)
+        done: int = self.note(file).get("rows", -1)
+        return done >= len(wanted)
 
     def _file(self, stage: str, *deciding: Any) -> Path:
         return self.run / stage / f"{address.of(stage, *deciding)}.jsonl"

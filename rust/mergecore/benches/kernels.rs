@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use criterion::{criterion_group, criterion_main, Criterion, Throughput};
 use mergecore::dtype::{count_unfinite, Dtype, Real};
-use mergecore::kernels::geometry::Geometry;
+use mergecore::kernels::geometry::{Geometry, Strip, STRIP};
 use mergecore::kernels::select::{Seen, Selector};
 use mergecore::kernels::{angle, blend, elect, mask};
 
@@ -73,9 +73,12 @@ fn summing(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| bencher.iter(sum));
     }
     assert_eq!(count_unfinite(&x), (0, 0));
-    let models = rows::<f32>(3, 4, BLOCK, Flavour::Plain);
-    assert_eq!(Geometry::of(&x, &models).zeros, [0.0; 4]);
-    group.bench_function("geometry of 4", |bencher| bencher.iter(|| Geometry::of(black_box(&x), &models)));
+    let strips: Vec<Strip<f32>> = (0..5).map(|seed| Strip(row::<f32>(seed, STRIP, Flavour::Plain).try_into().unwrap())).collect();
+    let (mut sums, mut signs) = (Geometry::of(4), vec![Strip::ZERO; 4]);
+    assert!(sums.add(&strips[0], &strips[1..], &mut signs, STRIP) && sums.zeros().all(|zeros| zeros == 0.0));
+    group.throughput(Throughput::Elements(STRIP as u64));
+    group.bench_function("geometry of 4", |bencher| bencher.iter(|| sums.add(black_box(&strips[0]), &strips[1..], &mut signs, STRIP)));
+    group.throughput(Throughput::Elements(BLOCK as u64));
     group.bench_function("count_unfinite", |bencher| bencher.iter(|| count_unfinite(black_box(&x))));
 }
 

@@ -4,27 +4,33 @@
 //! below: a zero agrees with everything, since a weight that a fine-tune did not move takes no side. (Of bf16 checkpoints a third of the
 //! weights may not have moved.)
 //!
-//! All sums are taken strip by strip, while the strips of all rows are in the core's nearest cache. (Row by row and pair by pair they take
-//! four times as long.)
+//! All sums are taken strip by strip, while the strips of all rows are in the core's nearest cache. (Row by row and pair by pair, on blocks
+//! as merges have them, they take four times as long.)
 
-use super::angle;
 use super::gram;
 use crate::dtype::Real;
 
-/// Elements that are taken at a time. A stretch of so many that are all the base's has not been trained, and holds no rounding noise of a
-/// model's own.
-pub const STRIP: usize = 512;
+/// Elements that are taken at a time. A strip that is all the base's has not been trained, and holds no rounding noise of a model's own.
+pub const STRIP: usize = 1024;
 /// Numbers that are added side by side. (16 wait for each other's sums and take twice as long; loops over 64 are unrolled before they are
-/// vectorised and take five times as long.) A strip is 16 of them: f32 loses 1e-7 of a sum so short, and sums go on in f64.
+/// vectorised and take five times as long.) A strip is 32 of them: f32 loses 1e-7 of a sum so short, and sums go on in f64.
 const LANES: usize = 32;
 /// The same for dot products, which are f64.
 const DOT_LANES: usize = 8;
 /// Rows whose dot products are taken at once, so that each number is widened once for four products.
 const TILE: usize = 4;
 
-type Strip<R> = [R; STRIP];
 type Sums = [f64; LANES];
 type Dots = [f64; DOT_LANES];
+
+/// Some elements of a tensor, made up with zeros at its end: they add nothing to any sum.
+#[derive(Debug, Clone)]
+#[repr(align(64))]
+pub struct Strip<R>(pub [R; STRIP]);
+
+impl<R: Real> Strip<R> {
+    pub const ZERO: Strip<R> = Strip([R::ZERO; STRIP]);
+}
 
 /// Of two vectors, over all elements.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -37,131 +43,164 @@ pub struct Disagreement {
     pub conflicting: f64,
 }
 
-/// Of some vectors, and the base that they start from.
-#[derive(Debug, Clone, PartialEq)]
+/// The sums of some vectors, and of the base that they start from, as far as their strips were added.
+#[derive(Debug, Clone)]
 pub struct Geometry {
-    /// Σ θ₀ᵢ²
-    pub base_square: f64,
-    /// Of each vector with itself and those after it.
-    pub dots: Vec<f64>,
-    /// Σ |aᵢ| of each.
-    pub l1: Vec<f64>,
-    /// How many elements of each are zero.
-    pub zeros: Vec<f64>,
-    /// Σ θ₀ᵢ² of each, over the strips of which some element is not zero.
-    pub touched_square: Vec<f64>,
-    /// Of each vector and those after it.
-    pub pairs: Vec<Disagreement>,
+    base: Dots,
+    dots: Vec<Dots>,
+    l1: Vec<Sums>,
+    moved: Vec<Sums>,
+    touched: Vec<f64>,
+    pairs: Vec<[Sums; 3]>,
+    count: f64,
 }
 
 impl Geometry {
-    /// `rows` are as long as `base`.
-    pub fn of<R: Real>(base: &[R], rows: &[Vec<R>]) -> Geometry {
-        let count = rows.len();
-        let mut found = Geometry {
-            base_square: 0.0,
-            dots: Vec::new(),
-            l1: Vec::new(),
-            zeros: vec![0.0; count],
-            touched_square: vec![0.0; count],
-            pairs: Vec::new(),
-        };
-        let mut lanes = Lanes::of(count);
-        let mut pads: Vec<Strip<R>> = Vec::new();
-        for at in (0..base.len()).step_by(STRIP) {
-            let end = base.len().min(at + STRIP);
-            let square = angle::dot(&base[at..end], &base[at..end]);
-            found.base_square += square;
-            for (model, row) in rows.iter().enumerate() {
-                let zeros = zeros(&row[at..end]);
-                found.zeros[model] += zeros;
-                found.touched_square[model] += if zeros < (end - at) as f64 { square } else { 0.0 };
-            }
-            if end - at < STRIP {
-                // Zeros add nothing to the sums below.
-                pads = vec![[R::ZERO; STRIP]; count];
-                pads.iter_mut().zip(rows).for_each(|(pad, row)| pad[..end - at].copy_from_slice(&row[at..end]));
-            }
-            let strip = |model: usize| -> &Strip<R> { rows[model][at..].first_chunk().unwrap_or_else(|| &pads[model]) };
-            let strips: Vec<&Strip<R>> = (0..count).map(strip).collect();
-            lanes.add(&strips);
-        }
-        found.dots = lanes.dots.iter().map(|dots| angle::tree(dots)).collect();
-        found.l1 = lanes.l1.iter().map(|sums| angle::tree(sums)).collect();
-        let sums = lanes.pairs.iter().map(|sums| sums.each_ref().map(|sums| angle::tree(sums)));
-        found.pairs = sums.map(|[apart, conflicts, conflicting]| Disagreement { apart, conflicts, conflicting }).collect();
-        found
-    }
-}
-
-/// Sums side by side.
-struct Lanes {
-    dots: Vec<Dots>,
-    l1: Vec<Sums>,
-    pairs: Vec<[Sums; 3]>,
-}
-
-impl Lanes {
-    fn of(rows: usize) -> Lanes {
+    pub fn of(rows: usize) -> Geometry {
         let pairs = gram::pairs(rows);
-        Lanes { dots: vec![[0.0; DOT_LANES]; pairs], l1: vec![[0.0; LANES]; rows], pairs: vec![[[0.0; LANES]; 3]; pairs - rows] }
+        Geometry {
+            base: [0.0; DOT_LANES],
+            dots: vec![[0.0; DOT_LANES]; pairs],
+            l1: vec![[0.0; LANES]; rows],
+            moved: vec![[0.0; LANES]; rows],
+            touched: vec![0.0; rows],
+            pairs: vec![[[0.0; LANES]; 3]; pairs - rows],
+            count: 0.0,
+        }
     }
 
-    fn add<R: Real>(&mut self, rows: &[&Strip<R>]) {
-        self.l1.iter_mut().zip(rows).for_each(|(sums, row)| add_l1(sums, row));
+    /// Adds a strip of `count` elements; or nothing, and says so, if some element of a row is not finite. `signs` is room for as many rows.
+    pub fn add<R: Real>(&mut self, base: &Strip<R>, rows: &[Strip<R>], signs: &mut [Strip<R>], count: usize) -> bool {
+        let mut square = [0.0; DOT_LANES];
+        add_squares(&mut square, base);
+        let mut found = vec![[[R::ZERO; LANES]; 2]; rows.len()];
+        for ((row, signs), sizes) in rows.iter().zip(signs.iter_mut()).zip(&mut found) {
+            size(sizes, signs, row);
+        }
+        // Sizes beyond all numbers are not finite, either: the caller looks closer, and finds nothing.
+        if found.iter().any(|[l1, _]| l1.iter().any(|x| !x.is_finite())) {
+            return false;
+        }
+        self.count += count as f64;
+        add(&mut self.base, &square);
+        for (row, [l1, moved]) in found.iter().enumerate() {
+            for lane in 0..LANES {
+                self.l1[row][lane] += l1[lane].f64();
+                self.moved[row][lane] += moved[lane].f64();
+            }
+            if l1.iter().any(|x| *x > R::ZERO) {
+                self.touched[row] += sum(&square);
+            }
+        }
         let mut pairs = self.pairs.iter_mut();
         for (i, a) in rows.iter().enumerate() {
-            rows[i + 1..].iter().zip(pairs.by_ref()).for_each(|(b, sums)| add_disagreement(sums, a, b));
+            let later = rows[i + 1..].iter().zip(&signs[i + 1..]);
+            later.zip(pairs.by_ref()).for_each(|((b, of_b), sums)| add_disagreement(sums, [a, &signs[i]], [b, of_b]));
         }
         for first in (0..rows.len()).step_by(TILE) {
             add_dots_among(&mut self.dots, rows, first);
             (first + TILE..rows.len()).step_by(TILE).for_each(|second| add_dots_between(&mut self.dots, rows, first, second));
         }
+        true
+    }
+
+    /// Σ θ₀ᵢ²
+    pub fn base_square(&self) -> f64 {
+        sum(&self.base)
+    }
+
+    /// The dot products of each vector with itself and those after it.
+    pub fn dots(&self) -> impl Iterator<Item = f64> + '_ {
+        self.dots.iter().map(sum)
+    }
+
+    /// Σ |aᵢ| of each.
+    pub fn l1(&self) -> impl Iterator<Item = f64> + '_ {
+        self.l1.iter().map(sum)
+    }
+
+    /// How many elements of each are zero.
+    pub fn zeros(&self) -> impl Iterator<Item = f64> + '_ {
+        self.moved.iter().map(|moved| self.count - sum(moved))
+    }
+
+    /// Σ θ₀ᵢ² of each, over the strips of which some element is not zero.
+    pub fn touched_square(&self) -> impl Iterator<Item = f64> + '_ {
+        self.touched.iter().copied()
+    }
+
+    /// Of each vector and those after it.
+    pub fn pairs(&self) -> impl Iterator<Item = Disagreement> + '_ {
+        self.pairs.iter().map(|[apart, conflicts, conflicting]| Disagreement {
+            apart: sum(apart),
+            conflicts: sum(conflicts),
+            conflicting: sum(conflicting),
+        })
     }
 }
 
-wide! {
-    /// How many are zero.
-    fn zeros<R>(values: &[R]) -> f64 {
-        let mut count = 0u32;
-        for x in values {
-            count += u32::from(*x == R::ZERO);
+/// Halves onto halves.
+fn sum<const N: usize>(lanes: &[f64; N]) -> f64 {
+    let (mut lanes, mut width) = (*lanes, N / 2);
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
         }
-        f64::from(count)
+        width /= 2;
     }
+    lanes[0]
 }
 
 wide! {
-    fn add_l1<R>(sums: &mut Sums, row: &Strip<R>) {
-        let mut sizes = [R::ZERO; LANES];
-        for x in row.chunks_exact(LANES) {
-            for lane in 0..LANES {
-                sizes[lane] = sizes[lane] + x[lane].abs();
+    fn add_squares<R>(sums: &mut Dots, row: &Strip<R>) {
+        let mut squares = [[0.0; DOT_LANES]; 2];
+        for at in (0..STRIP).step_by(2 * DOT_LANES) {
+            for (half, squares) in squares.iter_mut().enumerate() {
+                let wide = &widened(&[row], at + half * DOT_LANES)[0];
+                add_products(squares, wide, wide);
             }
         }
-        for lane in 0..LANES {
-            sums[lane] += sizes[lane].f64();
-        }
+        squares.iter().for_each(|half| add(sums, half));
     }
 }
 
 wide! {
-    fn add_disagreement<R>(sums: &mut [Sums; 3], a: &Strip<R>, b: &Strip<R>) {
-        let (mut apart, mut conflicts, mut conflicting) = ([R::ZERO; LANES], [R::ZERO; LANES], [R::ZERO; LANES]);
-        for (a, b) in a.chunks_exact(LANES).zip(b.chunks_exact(LANES)) {
+    /// The sums of the magnitudes, how many are not zero, and the signs: 1, −1 or 0.
+    fn size<R>(sums: &mut [[R; LANES]; 2], signs: &mut Strip<R>, row: &Strip<R>) {
+        let (mut l1, mut moved) = ([R::ZERO; LANES], [R::ZERO; LANES]);
+        for (x, signs) in row.0.chunks_exact(LANES).zip(signs.0.chunks_exact_mut(LANES)) {
             for lane in 0..LANES {
-                let (x, y) = (a[lane], b[lane]);
-                let gap = (x - y).abs();
-                let against = ((x > R::ZERO) & (y < R::ZERO)) | ((x < R::ZERO) & (y > R::ZERO));
+                let x = x[lane];
+                let sign = if x > R::ZERO { R::ONE } else { R::ZERO } - if x < R::ZERO { R::ONE } else { R::ZERO };
+                signs[lane] = sign;
+                l1[lane] = l1[lane] + x.abs();
+                moved[lane] = moved[lane] + sign.abs();
+            }
+        }
+        *sums = [l1, moved];
+    }
+}
+
+wide! {
+    /// Each row comes with its signs, whose product tells a conflict without a comparison: those are for one port of a core only.
+    fn add_disagreement<R>(sums: &mut [Sums; 3], a: [&Strip<R>; 2], b: [&Strip<R>; 2]) {
+        let (mut apart, mut conflicts, mut conflicting) = ([R::ZERO; LANES], [R::ZERO; LANES], [R::ZERO; LANES]);
+        let [(a, b), (signs_a, signs_b)] = [0, 1].map(|which| (&a[which].0, &b[which].0));
+        for at in (0..STRIP).step_by(LANES) {
+            for lane in 0..LANES {
+                let gap = (a[at + lane] - b[at + lane]).abs();
+                let product = signs_a[at + lane] * signs_b[at + lane];
+                // −1 or 0
+                let against = if product < R::ZERO { product } else { R::ZERO };
                 apart[lane] = apart[lane] + gap;
-                conflicts[lane] = conflicts[lane] + if against { R::ONE } else { R::ZERO };
-                conflicting[lane] = conflicting[lane] + if against { gap } else { R::ZERO };
+                conflicts[lane] = conflicts[lane] + against;
+                conflicting[lane] = gap.mul_add(against, conflicting[lane]);
             }
         }
         for lane in 0..LANES {
             sums[0][lane] += apart[lane].f64();
-            sums[1][lane] += conflicts[lane].f64();
-            sums[2][lane] += conflicting[lane].f64();
+            sums[1][lane] -= conflicts[lane].f64();
+            sums[2][lane] -= conflicting[lane].f64();
         }
     }
 }
@@ -173,7 +212,7 @@ fn place(count: usize, i: usize, j: usize) -> usize {
 
 wide! {
     /// Adds the dot products of the tile of rows that begins at `first`, with each other.
-    fn add_dots_among<R>(dots: &mut [Dots], rows: &[&Strip<R>], first: usize) {
+    fn add_dots_among<R>(dots: &mut [Dots], rows: &[Strip<R>], first: usize) {
         match rows.len() - first {
             1 => among::<R, 1>(dots, rows, first),
             2 => among::<R, 2>(dots, rows, first),
@@ -185,7 +224,7 @@ wide! {
 
 wide! {
     /// Adds the dot products of a whole tile of rows with those of a later one.
-    fn add_dots_between<R>(dots: &mut [Dots], rows: &[&Strip<R>], first: usize, second: usize) {
+    fn add_dots_between<R>(dots: &mut [Dots], rows: &[Strip<R>], first: usize, second: usize) {
         match rows.len() - second {
             1 => between::<R, 1>(dots, rows, first, second),
             2 => between::<R, 2>(dots, rows, first, second),
@@ -196,8 +235,8 @@ wide! {
 }
 
 #[inline(always)]
-fn among<R: Real, const N: usize>(dots: &mut [Dots], rows: &[&Strip<R>], first: usize) {
-    let tile: [&Strip<R>; N] = std::array::from_fn(|i| rows[first + i]);
+fn among<R: Real, const N: usize>(dots: &mut [Dots], rows: &[Strip<R>], first: usize) {
+    let tile: [&Strip<R>; N] = std::array::from_fn(|i| &rows[first + i]);
     let mut sums = [[[0.0; DOT_LANES]; N]; N];
     for at in (0..STRIP).step_by(DOT_LANES) {
         let wide = widened(&tile, at);
@@ -215,9 +254,9 @@ fn among<R: Real, const N: usize>(dots: &mut [Dots], rows: &[&Strip<R>], first: 
 }
 
 #[inline(always)]
-fn between<R: Real, const N: usize>(dots: &mut [Dots], rows: &[&Strip<R>], first: usize, second: usize) {
-    let one: [&Strip<R>; TILE] = std::array::from_fn(|i| rows[first + i]);
-    let other: [&Strip<R>; N] = std::array::from_fn(|j| rows[second + j]);
+fn between<R: Real, const N: usize>(dots: &mut [Dots], rows: &[Strip<R>], first: usize, second: usize) {
+    let one: [&Strip<R>; TILE] = std::array::from_fn(|i| &rows[first + i]);
+    let other: [&Strip<R>; N] = std::array::from_fn(|j| &rows[second + j]);
     let mut sums = [[[0.0; DOT_LANES]; N]; TILE];
     for at in (0..STRIP).step_by(DOT_LANES) {
         let (a, b) = (widened(&one, at), widened(&other, at));
@@ -239,9 +278,7 @@ fn between<R: Real, const N: usize>(dots: &mut [Dots], rows: &[&Strip<R>], first
 fn widened<R: Real, const N: usize>(rows: &[&Strip<R>; N], at: usize) -> [Dots; N] {
     let mut wide = [[0.0; DOT_LANES]; N];
     for (wide, row) in wide.iter_mut().zip(rows) {
-        for lane in 0..DOT_LANES {
-            wide[lane] = row[at + lane].f64();
-        }
+        wide.iter_mut().zip(&row.0[at..at + DOT_LANES]).for_each(|(wide, x)| *wide = x.f64());
     }
     wide
 }

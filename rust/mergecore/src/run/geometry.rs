@@ -3,23 +3,27 @@
 //! Each tensor's sums are taken block by block and added over fixed pieces, so that they are the same for any number of threads. An element
 //! at which some model is NaN or infinite is left out of every sum, and counted: one such number would be all that the others say.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{json, Value as Json};
 
-use super::desk::{Desk, Desks, Seat};
-use super::reader::Reader;
+use super::reader::{tally, Reader};
 use super::schedule::{drive, Task};
 use super::{Limits, Watch};
+use crate::checkpoint::Tensor;
+use crate::dtype::{Dtype, Real};
 use crate::error::Result;
-use crate::kernels::geometry::Geometry;
-use crate::kernels::{angle, gram};
+use crate::kernels::geometry::{Geometry, Strip, STRIP};
+use crate::kernels::{angle, blend, gram};
 use crate::names::Layer;
 use crate::plan::{Job, Plan, Work};
 
 /// Elements that one thread takes at once, and of which it makes one line of sums.
 const PIECE: u64 = 1 << 19;
+/// Elements that are read at once: of every model, they fit a core's cache.
+const BLOCK: u64 = 1 << 15;
 
 /// What is summed of one tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,16 +57,14 @@ impl Sums {
         self.of_each(Sums::COUNT_OF_EACH).start
     }
 
-    /// Adds those of a block, of which elements were left out.
-    fn add(&mut self, block: &Geometry, left_out: usize) {
-        let zeros = block.zeros.iter().map(|zeros| zeros - left_out as f64);
-        let disagreements = block.pairs.iter().flat_map(|pair| [pair.apart, pair.conflicts, pair.conflicting]);
-        let heads = [left_out as f64, block.base_square];
-        let each = block.l1.iter().copied().chain(zeros).chain(block.touched_square.iter().copied());
-        let sums = heads.into_iter().chain(block.dots.iter().copied()).chain(each);
-        self.values.iter_mut().zip(sums).for_each(|(sum, term)| *sum += term);
-        let place = self.of_pairs();
-        self.values[place..].iter_mut().zip(disagreements).for_each(|(sum, term)| *sum += term);
+    fn from(sums: &Geometry, models: usize, left_out: u64, unfinite: &[[u64; 2]]) -> Sums {
+        // What was left out is zero in every model.
+        let zeros = sums.zeros().map(|zeros| zeros - left_out as f64);
+        let mut values = vec![left_out as f64, sums.base_square()];
+        values.extend(sums.dots().chain(sums.l1()).chain(zeros).chain(sums.touched_square()));
+        values.extend((0..2).flat_map(|which| unfinite[1..].iter().map(move |counts| counts[which] as f64)));
+        values.extend(sums.pairs().flat_map(|pair| [pair.apart, pair.conflicts, pair.conflicting]));
+        Sums { models, values }
     }
 
     fn json(&self, job: &Job) -> Json {
@@ -88,7 +90,7 @@ pub fn measure(plan: &Plan, limits: Limits, watch: &Watch) -> Result<Json> {
     let jobs: Vec<&Job> = plan.jobs.iter().filter(|job| matches!(job.work, Work::Merge { .. })).collect();
     watch.total.store(jobs.iter().map(|job| job.bytes_to_read()).sum(), Ordering::Relaxed);
     let found: Vec<Mutex<Json>> = jobs.iter().map(|_| Mutex::new(Json::Null)).collect();
-    let open = |i: usize| -> Result<Arc<dyn Task<Desks> + '_>> {
+    let open = |i: usize| -> Result<Arc<dyn Task<Raws> + '_>> {
         let reader = Reader::new(jobs[i]).expect("it is merged");
         Ok(if jobs[i].wide {
             Arc::new(Measuring::<f64>::new(reader, watch, &found[i]))
@@ -96,11 +98,11 @@ pub fn measure(plan: &Plan, limits: Limits, watch: &Watch) -> Result<Json> {
             Arc::new(Measuring::<f32>::new(reader, watch, &found[i]))
         })
     };
-    drive(jobs.len(), &open, limits.threads, &Desks::default, &watch.cancelled)?;
+    drive(jobs.len(), &open, limits.threads, &Raws::default, &watch.cancelled)?;
     Ok(found.into_iter().map(|found| found.into_inner().expect("no holder panics")).collect())
 }
 
-fn inputs<'j>(job: &'j Job) -> &'j [crate::checkpoint::Tensor<'j>] {
+fn inputs<'j>(job: &'j Job) -> &'j [Tensor<'j>] {
     match &job.work {
         Work::Merge { inputs, .. } => inputs,
         Work::Copy(_) => &[],
@@ -117,46 +119,43 @@ struct Measuring<'a, R> {
     arithmetic: std::marker::PhantomData<R>,
 }
 
-impl<'a, R: Seat> Measuring<'a, R> {
+impl<'a, R: Real> Measuring<'a, R> {
     fn new(reader: Reader<'a>, watch: &'a Watch, found: &'a Mutex<Json>) -> Self {
         let pieces = Mutex::new(vec![None; reader.job.elements().div_ceil(PIECE) as usize]);
         Measuring { reader, watch, pieces, found, arithmetic: std::marker::PhantomData }
     }
 }
 
-impl<R: Seat> Task<Desks> for Measuring<'_, R> {
+impl<R: Real> Task<Raws> for Measuring<'_, R> {
     fn tiles(&self) -> usize {
         self.reader.job.elements().div_ceil(PIECE).max(1) as usize
     }
 
-    fn work(&self, piece: usize, desks: &mut Desks) -> Result<()> {
-        let (desk, job, reader) = (R::desk(desks), self.reader.job, &self.reader);
+    fn work(&self, piece: usize, raws: &mut Raws) -> Result<()> {
+        let (job, reader) = (self.reader.job, &self.reader);
         let models = reader.inputs.len();
         let last = job.elements().min((piece as u64 + 1) * PIECE);
         let mut start = piece as u64 * PIECE;
         reader.will_need(start..last);
-        let mut sums = Sums::none(models);
-        let mut unfinite = vec![[0; 2]; models + 1];
+        let mut sums = Geometry::of(models);
+        let (mut left_out, mut unfinite) = (0, vec![[0; 2]; models + 1]);
+        let mut strips = Strips::<R>::of(models);
         while start < last {
             self.watch.check_cancelled()?;
-            let span = start..(start + job.block()).min(last);
+            let span = start..(start + BLOCK).min(last);
             start = span.end;
-            let before = unfinite.clone();
-            reader.load(&span, desk, &mut unfinite)?;
-            let block = Geometry::of(&desk.base, &desk.inputs);
-            // A difference of finite numbers may be infinite: its square tells.
-            if before == unfinite && block.base_square.is_finite() && block.dots.iter().all(|dot| dot.is_finite()) {
-                sums.add(&block, 0);
-            } else {
-                let left_out = leave_out(desk);
-                sums.add(&Geometry::of(&desk.base, &desk.inputs), left_out);
+            let read = raws.read(reader, &span)?;
+            for at in (0..(span.end - span.start) as usize).step_by(STRIP) {
+                let count = STRIP.min((span.end - span.start) as usize - at);
+                strips.decode(&read, at, count);
+                if !strips.add_to(&mut sums, count) {
+                    strips.tally(&read, at, count, &mut unfinite);
+                    left_out += strips.leave_out(count);
+                    strips.add_to(&mut sums, count);
+                }
             }
         }
-        for (model, [nan, infinite]) in unfinite[1..].iter().enumerate() {
-            let places = [sums.of_each(3).start + model, sums.of_each(4).start + model];
-            sums.values[places[0]] += *nan as f64;
-            sums.values[places[1]] += *infinite as f64;
-        }
+        let sums = Sums::from(&sums, models, left_out, &unfinite);
         self.watch.done.fetch_add((last - piece as u64 * PIECE) * job.element_bytes(), Ordering::Relaxed);
         if let Some(place) = self.pieces.lock().expect("no holder panics").get_mut(piece) {
             *place = Some(sums);
@@ -176,15 +175,72 @@ impl<R: Seat> Task<Desks> for Measuring<'_, R> {
     }
 }
 
-/// Sets to zero what is not finite in the base or in some model, in all of them; says how many elements.
-fn leave_out<R: Seat>(desk: &mut Desk<R>) -> usize {
-    let mut count = 0;
-    for i in 0..desk.base.len() {
-        if !desk.base[i].is_finite() || desk.inputs.iter().any(|row| !row[i].is_finite()) {
-            count += 1;
-            desk.base[i] = R::ZERO;
-            desk.inputs.iter_mut().for_each(|row| row[i] = R::ZERO);
+/// The bytes of a block, of the base and every model.
+#[derive(Default)]
+struct Raws(Vec<Vec<u8>>);
+
+impl Raws {
+    fn read<'r>(&'r mut self, reader: &'r Reader, span: &Range<u64>) -> Result<Vec<(Dtype, &'r [u8])>> {
+        let sources: Vec<&Tensor> = reader.base.into_iter().chain(reader.inputs).collect();
+        self.0.resize_with(sources.len(), Vec::new);
+        for (tensor, raw) in sources.iter().zip(&mut self.0) {
+            raw.resize((span.end - span.start) as usize * tensor.read_as().size(), 0);
+            tensor.read(span.start, raw)?;
+        }
+        Ok(sources.iter().zip(&self.0).map(|(tensor, raw)| (tensor.read_as(), raw.as_slice())).collect())
+    }
+}
+
+/// The base and the task vectors of a few elements.
+struct Strips<R> {
+    base: Strip<R>,
+    rows: Vec<Strip<R>>,
+    signs: Vec<Strip<R>>,
+}
+
+impl<R: Real> Strips<R> {
+    fn of(models: usize) -> Strips<R> {
+        Strips { base: Strip::ZERO, rows: vec![Strip::ZERO; models], signs: vec![Strip::ZERO; models] }
+    }
+
+    /// From `count` elements of the bytes, from the one at `at` on.
+    fn decode(&mut self, raws: &[(Dtype, &[u8])], at: usize, count: usize) {
+        for (strip, raw) in std::iter::once(&mut self.base).chain(&mut self.rows).zip(raws) {
+            strip.0[count..].fill(R::ZERO);
+            decode(raw, at, &mut strip.0[..count]);
+        }
+        let base = &self.base.0[..count];
+        self.rows.iter_mut().for_each(|row| blend::subtract(&mut row.0[..count], base));
+    }
+
+    fn add_to(&mut self, sums: &mut Geometry, count: usize) -> bool {
+        sums.add(&self.base, &self.rows, &mut self.signs, count)
+    }
+
+    /// Counts the NaN and infinities of the base and each model.
+    fn tally(&self, raws: &[(Dtype, &[u8])], at: usize, count: usize, unfinite: &mut [[u64; 2]]) {
+        let mut values = Strip::<R>::ZERO;
+        for (raw, counts) in raws.iter().zip(unfinite) {
+            decode(raw, at, &mut values.0[..count]);
+            tally(&values.0[..count], counts);
         }
     }
-    count
+
+    /// Sets to zero what is not finite in the base or in some difference from it, in all of them; says how many elements.
+    fn leave_out(&mut self, count: usize) -> u64 {
+        let mut left_out = 0;
+        for i in 0..count {
+            if !self.base.0[i].is_finite() || self.rows.iter().any(|row| !row.0[i].is_finite()) {
+                left_out += 1;
+                self.base.0[i] = R::ZERO;
+                self.rows.iter_mut().for_each(|row| row.0[i] = R::ZERO);
+            }
+        }
+        left_out
+    }
+}
+
+fn decode<R: Real>((dtype, bytes): &(Dtype, &[u8]), at: usize, out: &mut [R]) {
+    let size = dtype.size();
+    R::decode(*dtype, &bytes[at * size..(at + out.len()) * size], out);
 }

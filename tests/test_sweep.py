@@ -1,0 +1,273 @@
+"""Does a sweep run what its file says, once, whatever happens on the way?"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from mergecore import pocket
+from mergecore.errors import RecipeError
+from mergecore.pocket import chat
+from mergecore.study import grid, spec
+
+pytest.importorskip("pyarrow", reason="the extra report is not installed")
+pytest.importorskip("torch", reason="the extra generate is not installed")
+
+
+def recipe(**more):
+    return {
+        "merge_method": "task_arithmetic",
+        "base_model": "sft",
+        "onto": "rl",
+        "models": [{"model": "rl", "parameters": {"weight": 1.0}}],
+        "parameters": {"lambda": "{alpha}"},
+        **more,
+    }
+
+
+def content(folder, alphas, **more):
+    prompts = folder / "prompts.jsonl"
+    if not prompts.exists():
+        asked = enumerate(a.text for a in chat.instructions(6))
+        rows = [json.dumps({"id": str(i), "instruction": text}) for i, text in asked]
+        prompts.write_text("\n".join(rows) + "\n")
+    return {
+        "models": {"sft": str(pocket.path("sft")), "rl": str(pocket.path("rl"))},
+        "evaluate": ["sft"],
+        "merges": [{"name": "expo {alpha}", "grid": {"alpha": alphas}, "recipe": recipe()}],
+        "stages": {
+            "generate": {"prompts": str(prompts), "max_tokens": 8, "backend": "transformers"},
+            "reward": {"model": str(pocket.path("rm")), "backend": "transformers"},
+            "judge": {"who": "rules"},
+        },
+        **more,
+    }
+
+
+def written(folder, said):
+    file = folder / "sweep.yml"
+    file.write_text(yaml.safe_dump(said))
+    return file
+
+
+def table(run):
+    import pyarrow.parquet as pq
+
+    return {row["configuration"]: row for row in pq.read_table(run / "results.parquet").to_pylist()}
+
+
+def answers(run):
+    """The table but for what a run took, which an interruption changes."""
+    taken = ("_seconds", "_rss", "_read", "_written")
+    return [{k: v for k, v in row.items() if not k.endswith(taken)} for row in table(run).values()]
+
+
+def files(run):
+    """When every row of the run was written."""
+    found = list(run.rglob("*.jsonl"))
+    return {str(f.relative_to(run)): f.stat().st_mtime_ns for f in found}
+
+
+def test_a_grid_is_every_combination():
+    found = grid.points({"a": [1, 2], "b": ["x", "y"]}, "here")
+    assert found == [{"a": a, "b": b} for a, b in itertools.product([1, 2], "xy")]
+    assert grid.points([{"a": [1]}, {"b": [2, 3]}], "here") == [{"a": 1}, {"b": 2}, {"b": 3}]
+    assert grid.points({}, "here") == [{}]
+    pairs = grid.points({"m": {"pairs": ["p", "q", "r"]}}, "here")
+    assert [point["m"] for point in pairs] == [["p", "q"], ["p", "r"], ["q", "r"]]
+
+
+def test_subsets_are_different_and_the_same_for_the_same_seed():
+    asked = {"subsets": list("abcdefgh"), "sizes": [2, 4, 8], "count": 15, "seed": 1}
+    found = [point["m"] for point in grid.points({"m": asked}, "here")]
+    assert [len(group) for group in found] == [2] * 15 + [4] * 15 + [8]
+    assert len({tuple(group) for group in found}) == len(found)
+    assert found == [point["m"] for point in grid.points({"m": asked}, "here")]
+    assert found != [point["m"] for point in grid.points({"m": {**asked, "seed": 2}}, "here")]
+
+
+def test_a_value_keeps_its_type_and_braces_of_templates_stay():
+    point = {"alpha": 0.5, "group": ["a", "b"]}
+    template = {"lambda": "{alpha}", "text": "{{ x }}-{alpha}-{group}", "models": ["{group}"]}
+    assert grid.filled(template, point, "here") == {
+        "lambda": 0.5,
+        "text": "{{ x }}-0.5-a+b",
+        "models": [["a", "b"]],
+    }
+    with pytest.raises(RecipeError, match=r"did you mean \{alpha\}"):
+        grid.filled("{alhpa}", point, "here")
+
+
+def test_a_group_becomes_the_models_of_a_recipe(tmp_path):
+    said = content(tmp_path, [1])
+    merge = {
+        "grid": {"group": {"pairs": ["sft", "rl"]}},
+        "recipe": {
+            "merge_method": "linear",
+            "models": [{"model": "{group}", "parameters": {"weight": 1}}],
+        },
+    }
+    found = spec.parse({**said, "merges": [merge]}, "here").configurations[1]
+    models = [{"model": str(pocket.path(m)), "parameters": {"weight": 1}} for m in ("sft", "rl")]
+    assert found.recipe[0]["models"] == models
+    assert (found.name, found.parents) == ("group=sft+rl", tuple(m["model"] for m in models))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mergse": []}, 'did you mean "merges"'),
+        ({"stages": {"generate": {"prompt": "x"}}}, 'did you mean "prompts"'),
+        ({"stages": {"judge": {}}}, "judge needs answers"),
+        ({"stages": {"generate": {"prompts": "x", "max_tokens": "many"}}}, "max_tokens is 'many'"),
+        ({"stages": {"generate": {"prompts": "x", "top_p": 7}}}, "top_p"),
+        ({"stages": {"tasks": {}}}, "names are the tasks"),
+        ({"merges": [{"name": "same", "grid": {"alpha": [1, 2]}, "recipe": {}}]}, "'same'"),
+        ({"merges": [{"recipe": 3}]}, "its recipe is a mapping"),
+        ({"merges": [{"grid": {"a": 3}, "recipe": {}}]}, "list of values"),
+        ({"merges": [], "evaluate": []}, "nothing is to be run"),
+        ({"keep": "yes"}, "true or false"),
+    ],
+)
+def test_what_a_file_says_wrong_is_refused_by_name(tmp_path, change, words):
+    with pytest.raises(RecipeError, match=words):
+        spec.parse({**content(tmp_path, [1]), **change}, "here")
+
+
+def test_a_sweep_is_resumed_and_only_what_changed_is_run_again(tmp_path, command):
+    run = tmp_path / "run"
+    file = written(tmp_path, content(tmp_path, [0.3, 8.0]))
+    told = command("sweep", file, "--out", run, "--dry-run")
+    assert (told.status, run.exists()) == (0, False)
+    assert "3, 3 to do" in told.out
+    first = command("sweep", file, "--out", run)
+    assert first.status == 0, first.err
+    rows = table(run)
+    assert list(rows) == ["sft", "expo 0.3", "expo 8.0"]
+    assert rows["expo 8.0"]["delta_norm"] > rows["expo 0.3"]["delta_norm"] > 0
+    assert rows["expo 8.0"]["reward"] < rows["expo 0.3"]["reward"]
+    assert rows["sft"]["kind"] == "model"
+    assert rows["expo 0.3"]["grid.alpha"] == 0.3
+    assert rows["expo 0.3"]["responses"] == rows["expo 0.3"]["judged"] == 6
+    assert list((run / "weights").iterdir()) == [], "merged weights are deleted"
+    before = files(run)
+    again = command("sweep", file, "--out", run)
+    assert again.status == 0
+    assert "answers" not in again.err
+    assert "3, 0 to do" in again.err + again.out
+    assert files(run) == before
+    # One value more, the others stay; a reward less, and answers stay.
+    more = content(tmp_path, [0.3, 8.0, 1.0])
+    del more["stages"]["reward"]
+    assert command("sweep", written(tmp_path, more), "--out", run, "--quiet").status == 0
+    after = files(run)
+    assert {name: after[name] for name in before} == before
+    assert table(run)["expo 1.0"]["reward"] is None
+
+
+def test_a_failure_is_a_row_and_not_the_end(tmp_path, command):
+    said = content(tmp_path, [0.3])
+    said["evaluate"] = []
+    gone = {"merge_method": "linear", "models": ["rl", str(tmp_path / "gone")]}
+    odd = {"merge_method": "linear", "models": ["rl", str(pocket.path("rm"))]}
+    said["merges"] += [{"name": "gone", "recipe": gone}, {"name": "odd", "recipe": odd}]
+    del said["stages"]["reward"]
+    answer = command("sweep", written(tmp_path, said), "--out", tmp_path / "run")
+    assert answer.status == 1
+    rows = table(tmp_path / "run")
+    assert [row["status"] for row in rows.values()] == ["done", "failed", "failed"]
+    assert "no such file" in rows["gone"]["error"]
+    assert rows["odd"]["error"]
+
+
+def test_places_are_no_part_of_an_address_and_contents_are(tmp_path):
+    import shutil
+
+    from mergecore.study import address
+
+    copied = tmp_path / "elsewhere"
+    shutil.copytree(pocket.path("rl"), copied)
+    said = content(tmp_path, [0.3])
+    moved = {**said, "models": {**said["models"], "rl": str(copied)}}
+    one, other = (spec.parse(s, "here").configurations[1] for s in (said, moved))
+    assert one.recipe != other.recipe
+    assert address.of_weights(one) == address.of_weights(other)
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, "rope_theta": 5e5}))
+    address.of_folder.cache_clear()
+    assert address.of_weights(one) != address.of_weights(other)
+
+
+def test_killed_at_any_moment_the_same_command_goes_on(tmp_path, command):
+    said = content(tmp_path, [0.3, 0.8])
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    file = written(tmp_path, said)
+    assert command("sweep", file, "--out", calm, "--quiet").status == 0
+    order = [sys.executable, "-m", "mergecore", "sweep", str(file), "--out", str(killed), "--quiet"]
+    for wanted in ("*.yml", "answers/*.jsonl", "rewards/*.jsonl"):
+        process = subprocess.Popen(order, cwd=tmp_path)
+        deadline = time.monotonic() + 120
+        while not list(killed.rglob(wanted)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert command("sweep", file, "--out", killed, "--quiet").status == 0
+    assert answers(calm) == answers(killed)
+
+
+def test_every_column_says_what_it_is(tmp_path, command):
+    import pyarrow.parquet as pq
+
+    said = content(tmp_path, [0.3])
+    said["stages"] = {"generate": said["stages"]["generate"]}
+    assert command("sweep", written(tmp_path, said), "--out", tmp_path / "r", "--quiet").status == 0
+    schema = pq.read_schema(tmp_path / "r" / "results.parquet")
+    assert all(field.metadata[b"description"] for field in schema)
+
+
+def test_a_cluster_that_loses_a_node_ends_with_the_same_table(tmp_path, command):
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    from ray.cluster_utils import Cluster
+
+    from mergecore.study import sweep as sweeps
+
+    said = content(tmp_path, [0.3, 0.8, 1.5])
+    calm = tmp_path / "calm"
+    file = written(tmp_path, said)
+    assert command("sweep", file, "--out", calm, "--quiet").status == 0
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        second = cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False)
+        lost: list[str] = []
+
+        def lose_it(what):
+            if not lost:
+                lost.append(what)
+                cluster.remove_node(second, allow_graceful=False)
+
+        done = sweeps.run(spec.load(file), tmp_path / "ray", engine="ray", announce=lose_it)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert lost, "no node was lost on the way"
+    assert done.failed == {}
+    assert answers(calm) == answers(tmp_path / "ray")
+
+
+def test_the_documented_columns_are_the_table_s():
+    from pathlib import Path
+
+    from mergecore.study.table import COLUMNS
+
+    text = (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text("utf-8")
+    for name, (kind, about) in COLUMNS.items():
+        assert f"| {name} | {'list of string' if kind == 'list' else kind} | {about} |" in text
