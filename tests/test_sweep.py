@@ -202,7 +202,6 @@ def test_places_are_no_part_of_an_address_and_contents_are(tmp_path):
     assert address.of_weights(one) == address.of_weights(other)
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps({**config, "rope_theta": 5e5}))
-    address.of_folder.cache_clear()
     assert address.of_weights(one) != address.of_weights(other)
 
 

@@ -5,11 +5,10 @@ Two configurations of one address are one result; a result whose address is ther
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from mergecore.study.spec import Configuration
 _SAMPLES = 64
 """Blocks of a weights file that are looked at."""
 _BLOCK = 4096
+_known: dict[tuple[Any, ...], str] = {}
+"""Digests of folders as they were."""
 
 
 def of(*parts: Any) -> str:
@@ -59,12 +60,18 @@ def _of_reference(reference: str) -> str:
     return "+".join(of_folder(str(place.resolve())) for place in places)
 
 
-@functools.cache
 def of_folder(place: str) -> str:
     """A digest of a model's files: of small ones whole, of weights the size, both ends and blocks
     spread over them (a model of 140 GB would take minutes, and fine-tunes differ everywhere)."""
     path = Path(place)
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    state = (place, *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files))
+    if state not in _known:
+        _known[state] = _digest(files)
+    return _known[state]
+
+
+def _digest(files: Sequence[Path]) -> str:
     found = hashlib.sha256()
     for file in files:
         if file.suffix in (".md", ".lock") or file.name.startswith("."):
