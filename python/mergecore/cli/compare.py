@@ -50,15 +50,16 @@ def compare(
     from mergecore.diagnose import geometry
 
     if report is not None:
+        from mergecore import page
         from mergecore.diagnose import charts
 
-        charts.check(Path(report))
+        page.check(Path(report))
     with terminal.progress("comparing", shown=not (as_json or quiet)) as progress:
         found = geometry.compare(
             models, base, ignore=list(ignore) or None, threads=threads, progress=progress
         )
     if report is not None:
-        charts.write(charts.page_of_geometry(found), Path(report))
+        page.write(charts.page_of_geometry(found), Path(report))
     if as_json:
         terminal.object_as_json(found.as_json(pairs=tensors))
     elif not quiet:

@@ -40,12 +40,13 @@ def mergeability(
     mergecore mergeability a b c --probe probes.jsonl
     """
     if report is not None:
+        from mergecore import page
         from mergecore.diagnose import charts
 
-        charts.check(Path(report))
+        page.check(Path(report))
     found = probing.of(models, shown=not (as_json or quiet), budget=budget)
     if report is not None:
-        charts.write(charts.page_of_mergeability(found), Path(report))
+        page.write(charts.page_of_mergeability(found), Path(report))
     if as_json:
         terminal.object_as_json(found.as_json())
     elif not quiet:

@@ -1,71 +1,15 @@
-"""`compare` and `mergeability` as pages: one HTML file that needs no network, charts by Altair."""
+"""`compare` and `mergeability` as pages, charts by Altair."""
 
 from __future__ import annotations
 
-import html
-import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mergecore.errors import OutputExistsError, RecipeError, RunError
+from mergecore import page
 
 if TYPE_CHECKING:
     from mergecore.diagnose.geometry import Geometry
     from mergecore.diagnose.mergeability import Mergeability
-
-_GLOBAL = "window.vegaEmbed = vegaEmbed;"
-_HEAD = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #1d2433; max-width: 60rem; margin: 2rem auto;
-  padding: 0 1rem; }}
-h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin-top: 2.2rem; }}
-table {{ border-collapse: collapse; }}
-th, td {{ padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid #e3e6ec; }}
-th:first-child, td:first-child {{ text-align: left; }}
-th {{ font-weight: 600; color: #5a6478; }} p.note {{ color: #5a6478; max-width: 46rem; }}
-div.chart {{ overflow-x: auto; }} li.warning {{ color: #9a3b00; }}
-</style>
-<script>{bundle}</script>
-</head>
-<body>
-"""
-
-
-def check(path: Path) -> None:
-    """Finds out whether a page could be written there, before all weights are read.
-
-    Raises:
-        RecipeError: The extra `report` is missing, or the folder.
-        OutputExistsError: Something else than a file is there.
-    """
-    try:
-        import altair  # noqa: F401
-        import vl_convert  # noqa: F401
-    except ImportError as error:
-        raise RecipeError(
-            f"--report needs {error.name}: pip install 'mergecore[report]'"
-        ) from error
-    if not path.parent.is_dir():
-        raise RecipeError(f"{path.parent}: no such folder for the report; make it first")
-    if path.is_dir():
-        raise OutputExistsError(f"{path}: is a folder; name a file, like {path / 'compare.html'}")
-
-
-def write(text: str, path: Path) -> None:
-    """Writes a page; it is there whole, or what was there stays."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text, "utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise RunError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def page_of_geometry(found: Geometry) -> str:
@@ -75,7 +19,7 @@ def page_of_geometry(found: Geometry) -> str:
     for model, kin in zip(found.models, found.kinship, strict=True):
         warnings += [f"{model} {kin.in_words()}"] if kin.verdict != "child" else []
     title = f"{', '.join(found.models)} beside {found.base}"
-    return _page(title, _models(found), said, warnings, _charts(found))
+    return page.render(title, [_models(found), page.listed(said, warnings)], _charts(found))
 
 
 def page_of_mergeability(found: Mergeability) -> str:
@@ -85,7 +29,7 @@ def page_of_mergeability(found: Mergeability) -> str:
         [model, f"{score:.3f}", f"{weight:.2f}"]
         for model, score, weight in zip(found.models, scores, found.center, strict=True)
     ]
-    table = _table(("model", "MDS", "weight in the center"), rows)
+    table = page.table(("model", "MDS", "weight in the center"), rows)
     said = [
         f"the diameter is {found.diameter:.4g}, Jung's bound {found.jung:.4g}, the exact radius"
         f" {found.radius:.4g}, and the mean distance from the mean {found.to_centroid:.4g}, all of"
@@ -110,34 +54,7 @@ def page_of_mergeability(found: Mergeability) -> str:
         ),
     ]
     title = f"Mergeability of {', '.join(found.models)}"
-    return _page(title, table, said, [], charts)
-
-
-def _page(
-    title: str,
-    table: str,
-    said: Sequence[str],
-    warnings: Sequence[str],
-    charts: Iterable[tuple[str, str, dict[str, Any]]],
-) -> str:
-    import vl_convert
-
-    bundle = vl_convert.javascript_bundle(_GLOBAL)
-    parts = [_HEAD.format(title=html.escape(title), bundle=bundle)]
-    parts += [f"<h1>{html.escape(title)}</h1>", table]
-    items = [f"<li>{html.escape(line)}</li>" for line in said]
-    items += [f'<li class="warning">{html.escape(line)}</li>' for line in warnings]
-    parts.append(f"<ul>{''.join(items)}</ul>" if items else "")
-    for number, (head, words, spec) in enumerate(charts):
-        # No tag can begin, or end, in a script that holds no "<".
-        text = json.dumps(spec).replace("<", "\\u003c")
-        parts.append(
-            f'<h2>{head}</h2><p class="note">{words}</p><div class="chart" id="c{number}"></div>'
-            f'<script>vegaEmbed("#c{number}", {text}, {{"actions": {{"export": true, "source":'
-            ' false, "compiled": false, "editor": false}}).catch(console.error);</script>'
-        )
-    parts.append("</body></html>\n")
-    return "\n".join(parts)
+    return page.render(title, [table, page.listed(said, [])], charts)
 
 
 def _models(found: Geometry) -> str:
@@ -155,14 +72,7 @@ def _models(found: Geometry) -> str:
         ]
         for i, model in enumerate(found.models)
     ]
-    return _table(heads, rows)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
-    head = "".join(f"<th>{cell}</th>" for cell in heads)
-    body = "".join(f"<tr>{row}</tr>" for row in cells)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return page.table(heads, rows)
 
 
 def _charts(found: Geometry) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -10,7 +10,7 @@ import fcntl
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,9 @@ def run(
         else:
             failed |= everything(work, left, tell)
         file = table.write(work, failed, place / "results.parquet")
-        about = {"mergecore": __version__, "name": sweep.name, "failed": failed}
-        (place / "run.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+        about = {"mergecore": __version__, "name": sweep.name, **_provenance(work, failed)}
+        text = json.dumps(about, indent=2, ensure_ascii=False, default=str) + "\n"
+        (place / "run.json").write_text(text, "utf-8")
     seconds = time.perf_counter() - begun
     return Swept(str(out), len(sweep.configurations), failed, str(file), seconds)
 
@@ -139,6 +140,36 @@ def _tried(
         tell(f"{title}: failed: {reason}")
         return reason
     return None
+
+
+def _provenance(work: Work, failed: dict[str, str]) -> dict[str, Any]:
+    """Where everything of the run lies, and what it was made with."""
+    by_reference = {c.model: c.name for c in work.sweep.configurations if c.model is not None}
+    found = []
+    for configuration in work.sweep.configurations:
+        entry: dict[str, Any] = {"name": configuration.name, "point": configuration.point}
+        entry["parents"] = [by_reference[p] for p in configuration.parents if p in by_reference]
+        if configuration.name in failed:
+            entry["error"] = failed[configuration.name]
+        else:
+            files = {
+                "answers": work.answers(configuration),
+                "rewards": work.rewards(configuration),
+                "verdicts": work.verdicts(configuration),
+                "tasks": work.tasks(configuration),
+                "merge": work.merge(configuration),
+            }
+            entry |= {stage: str(f.relative_to(work.run)) for stage, f in files.items() if f}
+        found.append(entry)
+    sweep = work.sweep
+    stages = {
+        "generate": None if sweep.answers is None else asdict(sweep.answers),
+        "reward": None if sweep.rewards is None else asdict(sweep.rewards),
+        "judge": None if sweep.judging is None else asdict(sweep.judging),
+        "tasks": sweep.tasks,
+    }
+    ids = [row["id"] for row in work.prompts]
+    return {"stages": stages, "prompts": ids, "configurations": found}
 
 
 @contextlib.contextmanager
