@@ -425,3 +425,28 @@ def test_long_names_leave_the_numbers_whole(command, tmp_path, monkeypatch):
     assert len(set(short)) == 2
     assert terminal.short_names(["x/a", "y/a"]) == ["x/a", "y/a"]
     assert terminal.short_names(["x/a", "y/b/"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_numbers_near_the_end_of_their_type_are_in_the_sums_or_counted(tmp_path, dtype):
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(0)
+    base, one, other = rng.normal(size=(3, 5000)).astype(dtype)
+    one[[0, 32, 64]] = 2.5e38  # sums beyond float32
+    other[0] = -2.5e38
+    if dtype == "float64":
+        one[7] = np.finfo(dtype).max  # its square is beyond float64
+    one[5] = np.nan
+    for name, values in (("base", base), ("one", one), ("other", other)):
+        (tmp_path / name).mkdir()
+        save_file({"w": values}, tmp_path / name / "model.safetensors")
+    found = mergecore.compare([tmp_path / "one", tmp_path / "other"], base=tmp_path / "base")
+    kept = np.ones(5000, bool)
+    kept[[5, 7] if dtype == "float64" else [5]] = False
+    a, b = ((m.astype(np.float64) - base)[kept] for m in (one, other))
+    np.testing.assert_allclose(found.overall.norms, [np.linalg.norm(a), np.linalg.norm(b)], 1e-6)
+    np.testing.assert_allclose(found.overall.zero_share, [0, 0], atol=1e-12)
+    apart, sizes = np.abs(a - b), np.abs(a).sum() + np.abs(b).sum()
+    told = found.overall.conflicting_magnitude_change[0, 1]
+    np.testing.assert_allclose(told, apart[a * b < 0].sum() / sizes, 1e-6)

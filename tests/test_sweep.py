@@ -130,11 +130,18 @@ def test_a_group_becomes_the_models_of_a_recipe(tmp_path):
         ({"stages": {"generate": {"prompts": "x", "max_tokens": "many"}}}, "max_tokens is 'many'"),
         ({"stages": {"generate": {"prompts": "x", "top_p": 7}}}, "top_p"),
         ({"stages": {"tasks": {}}}, "names are the tasks"),
-        ({"merges": [{"name": "same", "grid": {"alpha": [1, 2]}, "recipe": {}}]}, "'same'"),
+        ({"merges": [{"name": "same", "grid": {"alpha": [1, 2]}, "recipe": recipe()}]}, "'same'"),
         ({"merges": [{"recipe": 3}]}, "its recipe is a mapping"),
         ({"merges": [{"grid": {"a": 3}, "recipe": {}}]}, "list of values"),
         ({"merges": [], "evaluate": []}, "nothing is to be run"),
         ({"keep": "yes"}, "true or false"),
+        ({"evaluate": [{"model": "x"}]}, "is no text"),
+        ({"merges": [{"name": {"w": None}, "recipe": {}}]}, "quote it"),
+        ({"merges": [{"grid": {"w": [1]}, "recipe": {"merge_method": "linear"}}]}, "has no {w}"),
+        ({"merges": [{"grid": [], "recipe": {}}]}, "no combination"),
+        ({"stages": {"generate": {"prompts": "x", "batch_size": 0}}}, "1 or more"),
+        ({"stages": {"tasks": {"names": ["gsm8k"], "data": "x"}}}, "data is 'x'"),
+        ({"resources": {"cpus": -1}}, "0 or more"),
     ],
 )
 def test_what_a_file_says_wrong_is_refused_by_name(tmp_path, change, words):
@@ -157,7 +164,7 @@ def test_a_sweep_is_resumed_and_only_what_changed_is_run_again(tmp_path, command
     assert rows["sft"]["kind"] == "model"
     assert rows["expo 0.3"]["grid.alpha"] == 0.3
     assert rows["expo 0.3"]["responses"] == rows["expo 0.3"]["judged"] == 6
-    assert list((run / "weights").iterdir()) == [], "merged weights are deleted"
+    assert not (run / "weights").exists(), "merged weights are deleted"
     before = files(run)
     again = command("sweep", file, "--out", run)
     assert again.status == 0
@@ -270,3 +277,45 @@ def test_the_documented_columns_are_the_table_s():
     text = (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text("utf-8")
     for name, (kind, about) in COLUMNS.items():
         assert f"| {name} | {'list of string' if kind == 'list' else kind} | {about} |" in text
+
+
+def test_what_decides_a_result_is_in_its_address(tmp_path):
+    from mergecore.study.work import Work
+
+    template = tmp_path / "t.jinja"
+    template.write_text("one")
+    said = content(tmp_path, [0.3])
+    said["stages"]["generate"]["chat_template"] = str(template)
+
+    def place():
+        parsed = spec.parse(said, "here")
+        return Work(parsed, tmp_path / "run").answers(parsed.configurations[0])
+
+    first = place()
+    template.write_text("two")
+    assert place() != first
+
+
+def test_a_missing_reward_model_or_task_is_said_before_the_first_merge(tmp_path, command):
+    run = tmp_path / "run"
+    said = content(tmp_path, [0.3])
+    said["stages"]["reward"]["model"] = str(tmp_path / "none")
+    answer = command("sweep", written(tmp_path, said), "--out", run)
+    assert (answer.status, "no such file" in answer.err) == (2, True)
+    del said["stages"]["reward"]
+    said["stages"]["tasks"] = {"names": ["gsm9k"]}
+    answer = command("sweep", written(tmp_path, said), "--out", run)
+    assert (answer.status, "gsm9k" in answer.err) == (2, True)
+    assert not (run / "merges").exists()
+
+
+def test_a_raised_limit_is_told_and_done_and_weights_are_kept_if_asked(tmp_path, command):
+    run = tmp_path / "run"
+    file = written(tmp_path, content(tmp_path, [0.3]))
+    assert command("sweep", file, "--out", run, "--limit", 2, "--quiet").status == 0
+    told = json.loads(command("sweep", file, "--out", run, "--dry-run", "--json").out)
+    assert (told["left"], told["merges"]) == (2, 1)
+    assert command("sweep", file, "--out", run, "--quiet").status == 0
+    assert {row["responses"] for row in table(run).values()} == {6}
+    assert command("sweep", file, "--out", run, "--keep", "--quiet").status == 0
+    assert len(list((run / "weights").iterdir())) == 1

@@ -21,6 +21,7 @@ from mergecore.study.spec import Configuration
 _SAMPLES = 64
 """Blocks of a weights file that are looked at."""
 _BLOCK = 4096
+_WHOLE = 64 * 2**20
 _known: dict[tuple[Any, ...], str] = {}
 """Digests of folders as they were."""
 
@@ -39,7 +40,8 @@ def of_weights(configuration: Configuration) -> str:
     """
     if configuration.model is not None:
         return of("model", _of_reference(configuration.model))
-    made = {document.get("name") for document in configuration.recipe}
+    documents = configuration.recipe
+    made = {document.get("name") for document in documents if len(documents) > 1}
 
     def digest(reference: str) -> str:
         return each_part(reference, lambda part: part if part in made else _of_reference(part))
@@ -48,8 +50,14 @@ def of_weights(configuration: Configuration) -> str:
 
 
 def of_file(path: str | Path) -> str:
-    """Of a whole file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:20]
+    """Of a whole file, or of all files of a folder."""
+    place = Path(path).expanduser()
+    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    found = hashlib.sha256()
+    for file in files:
+        found.update(f"{file.relative_to(place)} {file.stat().st_size}\n".encode())
+        found.update(file.read_bytes())
+    return found.hexdigest()[:20]
 
 
 def _of_reference(reference: str) -> str:
@@ -61,8 +69,9 @@ def _of_reference(reference: str) -> str:
 
 
 def of_folder(place: str) -> str:
-    """A digest of a model's files: of small ones whole, of weights the size, both ends and blocks
-    spread over them (a model of 140 GB would take minutes, and fine-tunes differ everywhere)."""
+    """A digest of a model's files. Those of more than 64 MB are not read whole (140 GB would take
+    minutes): size, time and blocks spread over them stand for them, and for a file in the hub's
+    cache its name there, which is a digest itself."""
     path = Path(place)
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     state = (place, *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files))
@@ -79,9 +88,14 @@ def _digest(files: Sequence[Path]) -> str:
         size = file.stat().st_size
         found.update(f"{file.name} {size}\n".encode())
         with file.open("rb") as opened:
-            if size <= _SAMPLES * _BLOCK:
+            if size <= _WHOLE:
                 found.update(opened.read())
                 continue
+            blob = file.resolve()
+            if blob.parent.name == "blobs":
+                found.update(blob.name.encode())
+                continue
+            found.update(f"{file.stat().st_mtime_ns}\n".encode())
             for number in range(_SAMPLES):
                 opened.seek((size - _BLOCK) * number // (_SAMPLES - 1), os.SEEK_SET)
                 found.update(opened.read(_BLOCK))
@@ -91,4 +105,9 @@ def _digest(files: Sequence[Path]) -> str:
 def settings(said: Mapping[str, Any]) -> dict[str, Any]:
     """Of a stage's settings, those that decide what it finds: not where it runs, nor how fast."""
     idle = {"device", "batch_size", "backend"}
-    return {key: value for key, value in said.items() if key not in idle}
+    found = {key: value for key, value in said.items() if key not in idle}
+    for key in ("chat_template", "include_path"):
+        value = found.get(key)
+        if isinstance(value, str) and Path(value).expanduser().exists():
+            found[key] = of_file(value)  # what it holds, not what it is called
+    return found

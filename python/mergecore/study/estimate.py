@@ -45,12 +45,14 @@ def estimate(work: Work) -> Estimate:
     took, left, impossible = [], 0, {}
     for configuration in work.sweep.configurations:
         try:
-            if seconds := _took(work, configuration):
+            seconds = _took(work, configuration)
+            if seconds is not None:
                 took.append(seconds)
                 continue
             left += 1
             merge = work.merge(configuration)
-            if merge is not None and merge.stem not in found:
+            wanted = work.needs_weights(configuration)
+            if merge is not None and wanted and merge.stem not in found:
                 found[merge.stem] = _planned(configuration)
         except (ModelError, ModelNotFoundError) as error:
             impossible[configuration.name] = str(error)
@@ -102,15 +104,16 @@ def _took(work: Work, configuration: Configuration) -> float | None:
     if configuration.model is None and not merge:
         return None
     total = float(merge.get("seconds", 0))
-    for file in (
+    if work.needs_weights(configuration):
+        return None
+    of_answers = (
         work.answers(configuration),
         work.rewards(configuration),
         work.verdicts(configuration),
-        work.tasks(configuration),
-    ):
-        if file is not None:
-            note = work.note(file)
-            if not note:
-                return None
-            total += float(note["seconds"])
-    return total
+    )
+    files = [(file, work.prompts) for file in of_answers if file is not None]
+    tasks = work.tasks(configuration)
+    files += [(tasks, [])] if tasks is not None else []
+    if not all(work.is_whole(file, wanted) for file, wanted in files):
+        return None
+    return total + sum(float(work.note(file)["seconds"]) for file, _ in files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ def write(run: Run, folder: Path, formats: tuple[str, ...]) -> list[str]:
     """
     import vl_convert
 
-    to = {
+    to: dict[str, Callable[[dict[str, Any]], bytes]] = {
         "svg": lambda spec: vl_convert.vegalite_to_svg(spec).encode(),
         "png": lambda spec: vl_convert.vegalite_to_png(spec, scale=2),
         "pdf": vl_convert.vegalite_to_pdf,

@@ -12,14 +12,17 @@ from mergecore import recipe as recipes
 from mergecore.errors import RecipeError
 from mergecore.evaluate.decoding import Decoding
 from mergecore.evaluate.tasks.request import Request
-from mergecore.models.reference import each_part
+from mergecore.models.reference import each_part, split
 from mergecore.recipe import Recipe
 from mergecore.study import grid
 
 _KEYS = ("name", "models", "evaluate", "merges", "stages", "keep", "resources")
 _BACKENDS = ("auto", "vllm", "transformers")
+_LEAST = {"batch_size": 1, "concurrency": 1, "cpus": 0, "gpus": 0, "memory": 1, "limit": 1}
 # What of a request for tasks is the sweep's to say.
-_TASKS = {f.name for f in fields(Request)} - {"model", "out", "overwrite", "quiet"}
+_TASKS = {f.name: str(f.type) for f in fields(Request)}
+for _own in ("model", "out", "overwrite", "quiet"):
+    del _TASKS[_own]
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def parse(content: Mapping[str, Any], where: str) -> Sweep:
     if odd := [n for n, reference in names.items() if not isinstance(reference, str)]:
         raise RecipeError(f"{where}: models: {odd[0]} is no path or hub id")
     evaluated = _list(content.get("evaluate"), f"{where}: evaluate")
-    found = [Configuration(str(m), model=names.get(m, str(m))) for m in evaluated]
+    found = [_model(m, names, f"{where}: evaluate") for m in evaluated]
     for number, entry in enumerate(_list(content.get("merges"), f"{where}: merges"), start=1):
         found += _merges(_mapping(entry, f"{where}: merge {number}"), names, number, where)
     if not found:
@@ -141,6 +144,13 @@ def parse(content: Mapping[str, Any], where: str) -> Sweep:
     )
 
 
+def _model(given: Any, names: Mapping[str, str], where: str) -> Configuration:
+    reference = each_part(_text(given, where), lambda part: names.get(part, part))
+    if split(reference)[1] is not None:
+        raise RecipeError(f"{where}: {given}: an adapter on a model is not evaluated; merge it")
+    return Configuration(str(given), model=reference)
+
+
 def _merges(
     entry: Mapping[str, Any], names: Mapping[str, str], number: int, where: str
 ) -> list[Configuration]:
@@ -150,9 +160,17 @@ def _merges(
     documents = template if isinstance(template, list) else [template]
     if not documents or not all(isinstance(document, dict) for document in documents):
         raise RecipeError(f"{here}: its recipe is a mapping, or a list of documents")
+    title = entry.get("name")
+    if title is not None and not isinstance(title, str | int | float):
+        raise RecipeError(f"{here}: its name is {title!r}; quote it: name: 'ties {{density}}'")
+    points = grid.points(entry.get("grid", {}), f"{here}: grid")
+    if not points:
+        raise RecipeError(f"{here}: its grid has no combination, so nothing is merged")
+    text = str(documents)
+    if idle := [name for name in points[0] if f"{{{name}}}" not in text]:
+        raise RecipeError(f"{here}: its recipe has no {{{idle[0]}}}, a name of its grid")
     found = []
-    for point in grid.points(entry.get("grid", {}), f"{here}: grid"):
-        title = entry.get("name")
+    for point in points:
         called = grid.filled(str(title), point, here) if title else grid.named(point)
         own = [_listed(grid.filled(document, point, here)) for document in documents]
         made_here = {document.get("name") for document in own if len(own) > 1}
@@ -212,6 +230,9 @@ def _stages(given: Mapping[str, Any], where: str) -> dict[str, Any]:
         _check_known(tasks, _TASKS, here)
         if not _list(tasks.get("names"), f"{here}: names"):
             raise RecipeError(f"{here}: names are the tasks: gsm8k, glue and so on")
+        for key, value in tasks.items():
+            if not _fits(value, _TASKS[key]):
+                raise RecipeError(f"{here}: {key} is {value!r}, and is to be {_TASKS[key]}")
     if answers is None and (odd := [name for name in ("reward", "judge") if name in given]):
         raise RecipeError(f"{where}: {odd[0]} needs answers: add generate, with its prompts")
     return {"answers": answers, "rewards": rewards, "judging": judging, "tasks": tasks}
@@ -232,6 +253,8 @@ def _made(kind: Any, given: Any, where: str) -> Any:
     for key, value in said.items():
         if not _fits(value, str(kinds[key])):
             raise RecipeError(f"{where}: {key} is {value!r}, and is to be {kinds[key]}")
+        if (least := _LEAST.get(key)) is not None and value is not None and value < least:
+            raise RecipeError(f"{where}: {key} is {value!r}, and is to be {least} or more")
     try:
         return kind(**said)
     except RecipeError as error:
@@ -239,13 +262,11 @@ def _made(kind: Any, given: Any, where: str) -> Any:
 
 
 def _fits(value: Any, kind: str) -> bool:
-    if value is None:
-        return "None" in kind
-    if isinstance(value, bool):
-        return "bool" in kind
-    if isinstance(value, int):
-        return "int" in kind or "float" in kind
-    return type(value).__name__ in kind
+    """Whether a value is of an annotation like `dict[str, int]` or `float | None`."""
+    names = {part.strip().partition("[")[0] for part in kind.split("|")}
+    if isinstance(value, int) and not isinstance(value, bool):
+        return bool(names & {"int", "float"})
+    return ("None" if value is None else type(value).__name__) in names
 
 
 def _check_known(given: Mapping[str, Any], known: Collection[str], where: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -82,6 +83,9 @@ def run(
             failed |= cluster.run(sweep, place, left, told.memory, address, tell)
         else:
             failed |= everything(work, left, tell)
+        if not sweep.keep:
+            # What an interrupted run has left.
+            shutil.rmtree(place / "weights", ignore_errors=True)
         file = table.write(work, failed, place / "results.parquet")
         about = {"mergecore": __version__, "name": sweep.name, **_provenance(work, failed)}
         text = json.dumps(about, indent=2, ensure_ascii=False, default=str) + "\n"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mergecore.errors import MergecoreError
 from mergecore.evaluate import tally
 from mergecore.study.grid import text
 from mergecore.study.spec import Configuration
@@ -36,7 +37,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "merge_bytes_read": ("int64", "bytes"),
     "merge_bytes_written": ("int64", "bytes"),
     "merge_peak_rss": ("int64", "peak resident memory of the process after the merge, bytes"),
-    "warnings": ("list", "what the merge warned of"),
+    "warnings": ("list", "what the merge and the answers warned of"),
     "responses": ("int64", "answers"),
     "reward": ("double", "mean reward (raw logit)"),
     "reward_low": ("double", "lower end of its 95 % interval (bootstrap)"),
@@ -80,10 +81,13 @@ def row(work: Work, configuration: Configuration, failed: Mapping[str, str]) -> 
         "parents": list(configuration.parents),
     }
     found |= {f"grid.{name}": _cell(value) for name, value in configuration.point.items()}
-    if error:
-        return found
-    found["weights"] = work.weights(configuration)
-    return found | _of_merge(work, configuration) | _of_answers(work, configuration)
+    try:
+        found["weights"] = work.weights(configuration)
+        return found | _of_merge(work, configuration) | _of_answers(work, configuration)
+    except MergecoreError:
+        if error is None:
+            raise
+        return found  # its models are not to be had; the error says so
 
 
 def write(work: Work, failed: Mapping[str, str], file: Path) -> Path:
@@ -135,6 +139,8 @@ def _of_answers(work: Work, configuration: Configuration) -> Row:
         name = f"task.{entry['task']}"
         found |= {name: entry["score"], f"{name}_low": low, f"{name}_high": high}
         found[f"{name}_n"] = entry["n"]
+    if warning := work.note(files["answer"]).get("warning"):
+        found["warnings"] = [*work.note(work.merge(configuration)).get("warnings", []), warning]
     answered = work.rows(files["answer"])
     if not answered:
         return found

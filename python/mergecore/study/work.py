@@ -7,19 +7,19 @@ over.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mergecore import merging
 from mergecore import recipe as recipes
-from mergecore.errors import MergecoreError
+from mergecore.errors import MergecoreError, ModelError, ModelNotFoundError
 from mergecore.evaluate import generate, loading, reward, rows, sanity, verdicts
 from mergecore.evaluate.rows import Row
 from mergecore.models import hub
@@ -49,6 +49,12 @@ class Work:
         self.prompts = every[: answers.limit] if answers else []
         self._of_prompts = address.of(every)
         self._scorer: list[Any] = []
+        self._of_scorer = ""
+        if sweep.rewards is not None:
+            place = hub.locate(sweep.rewards.model, quiet=True)
+            self._of_scorer = address.of_folder(str(place.resolve()))
+        if sweep.tasks is not None:
+            self._check_tasks(sweep.tasks)
         self._addresses: dict[str, str] = {}
 
     def weights(self, configuration: Configuration) -> str:
@@ -75,16 +81,16 @@ class Work:
         said = self.sweep.rewards
         if said is None:
             return None
-        model = address.of_folder(str(hub.locate(said.model, quiet=True).resolve()))
         name = loading.chosen_backend(said.loading.backend)
-        deciding = (model, name, address.settings(asdict(said.loading)))
+        deciding = (self._of_scorer, name, address.settings(asdict(said.loading)))
         return self._file("rewards", str(self.answers(configuration)), *deciding)
 
     def verdicts(self, configuration: Configuration) -> Path | None:
         """The file of its verdicts."""
         if self.judge is None:
             return None
-        return self._file("verdicts", str(self.answers(configuration)), self.judge.about())
+        url = self.sweep.judging.url if self.sweep.judging else None
+        return self._file("verdicts", str(self.answers(configuration)), self.judge.about(), url)
 
     def tasks(self, configuration: Configuration) -> Path | None:
         """The file of its rows of tasks."""
@@ -106,21 +112,28 @@ class Work:
         Raises:
             MergecoreError: As the merge and the stages say.
         """
-        answers, tasks = self.answers(configuration), self.tasks(configuration)
-        merge = self.merge(configuration)
-        needed = [
-            answers is not None and not self.is_whole(answers, self.prompts),
-            tasks is not None and not self.is_whole(tasks),
-        ]
-        if not any(needed) and (merge is None or merge.exists()):
+        if not self.needs_weights(configuration):
             return
+        answers, tasks = self.answers(configuration), self.tasks(configuration)
         with self._weights(configuration, tell) as folder:
-            if needed[0] and answers is not None:
+            if answers is not None and not self.is_whole(answers, self.prompts):
                 tell("answers")
                 self._answer(folder, configuration, answers, tell)
-            if needed[1] and tasks is not None:
+            if tasks is not None and not self.is_whole(tasks):
                 tell("tasks")
                 self._test(folder, configuration, tasks)
+
+    def needs_weights(self, configuration: Configuration) -> bool:
+        """Whether something is left to do for which the model must be there."""
+        answers, tasks = self.answers(configuration), self.tasks(configuration)
+        merge = self.merge(configuration)
+        folder = self.run / "weights" / self.weights(configuration)
+        return (
+            (answers is not None and not self.is_whole(answers, self.prompts))
+            or (tasks is not None and not self.is_whole(tasks))
+            or (merge is not None and not merge.exists())
+            or (merge is not None and self.sweep.keep and not folder.exists())
+        )
 
     def score(self, configuration: Configuration, tell: Announce) -> None:
         """Rewards its answers. The reward model is loaded once for all."""
@@ -131,6 +144,7 @@ class Work:
         by = said.loading
         own = (by.backend, by.dtype, by.device, by.chat_template, True)
         make, about = loading.scorer_of(said.model, *own)
+        about["weights"] = self._of_scorer  # copied or fetched again, it is the same
 
         def once() -> Any:
             if not self._scorer:
@@ -173,7 +187,7 @@ class Work:
     def _file(self, stage: str, *deciding: Any) -> Path:
         return self.run / stage / f"{address.of(stage, *deciding)}.jsonl"
 
-    @contextmanager
+    @contextlib.contextmanager
     def _weights(self, configuration: Configuration, tell: Announce) -> Iterator[Path]:
         if configuration.model is not None:
             yield hub.locate(configuration.model, quiet=True)
@@ -220,12 +234,22 @@ class Work:
         )  # fmt: skip
         about["weights"] = self.weights(configuration)  # merged again, they are the same
         asked = (self.weights(configuration), self.prompts, file, make, said.decoding)
-        with self._noted(file, self.prompts):
+        with self._noted(file, self.prompts) as note:
             try:
                 generate.generate(*asked, about=about)
             except generate.UnansweredError as error:
                 # One prompt that is too long must not cost the figures of all others.
+                note["warning"] = str(error)
                 tell(f"warning: {error}")
+
+    def _check_tasks(self, said: dict[str, Any]) -> None:
+        """What is wrong with tasks, packages and rows is said before the first merge."""
+        from mergecore.evaluate.tasks.request import Prepared, Request
+
+        first = self.sweep.configurations[0]
+        # A model that is not to be had is that configuration's failure alone.
+        with contextlib.suppress(ModelError, ModelNotFoundError):
+            Prepared(Request(first.model or first.parents[0], quiet=True, **said))
 
     def _test(self, folder: Path, configuration: Configuration, file: Path) -> None:
         from mergecore.evaluate.tasks.request import Prepared, Request
@@ -236,7 +260,7 @@ class Work:
             tested = Prepared(request).run(about={"weights": self.weights(configuration)})
             note["tasks"] = tested.tasks
 
-    @contextmanager
+    @contextlib.contextmanager
     def _noted(self, file: Path, wanted: Sequence[Row] = ()) -> Iterator[dict[str, Any]]:
         """Writes beside a result that it is whole, once it is."""
         begun = time.perf_counter()

@@ -69,7 +69,7 @@ impl Geometry {
         }
     }
 
-    /// Adds a strip of `count` elements; or nothing, and says so, if some element of a row is not finite. `signs` is room for as many rows.
+    /// Adds a strip of `count` elements; or nothing, and says so, if some element of a row is not finite, or sums might not be. `signs` is room for as many rows.
     pub fn add<R: Real>(&mut self, base: &Strip<R>, rows: &[Strip<R>], signs: &mut [Strip<R>], count: usize) -> bool {
         let mut square = [0.0; DOT_LANES];
         add_squares(&mut square, base);
@@ -77,8 +77,10 @@ impl Geometry {
         for ((row, signs), sizes) in rows.iter().zip(signs.iter_mut()).zip(&mut found) {
             size(sizes, signs, row);
         }
-        // Sizes beyond all numbers are not finite, either: the caller looks closer, and finds nothing.
-        if found.iter().any(|[l1, _]| l1.iter().any(|x| !x.is_finite())) {
+        // Nor is anything added that sums of this arithmetic might not hold: of f64, what is below 1e150 always is.
+        let most = R::of(if R::MAGNITUDE_BITS == f32::MAGNITUDE_BITS { 8e37 } else { 1e300 });
+        let held = found.iter().flat_map(|[l1, _]| l1).all(|x| *x < most);
+        if !held {
             return false;
         }
         self.count += count as f64;

@@ -1,7 +1,8 @@
 //! How do models lie to their base and to each other? One pass over all of them, in the memory of a few rows.
 //!
 //! Each tensor's sums are taken block by block and added over fixed pieces, so that they are the same for any number of threads. An element
-//! at which some model is NaN or infinite is left out of every sum, and counted: one such number would be all that the others say.
+//! at which some model is NaN or infinite (or 1e150 and more, whose square is) is left out of every sum, and counted: one such number would be
+//! all that the others say.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -151,7 +152,10 @@ impl<R: Real> Task<Raws> for Measuring<'_, R> {
                 if !strips.add_to(&mut sums, count) {
                     strips.tally(&read, at, count, &mut unfinite);
                     left_out += strips.leave_out(count);
-                    strips.add_to(&mut sums, count);
+                    if !strips.add_to(&mut sums, count) {
+                        // Numbers of f32 near its end; none of f64 is left that is too large.
+                        strips.widened().add_to(&mut sums, count);
+                    }
                 }
             }
         }
@@ -217,6 +221,12 @@ impl<R: Real> Strips<R> {
         sums.add(&self.base, &self.rows, &mut self.signs, count)
     }
 
+    fn widened(&self) -> Strips<f64> {
+        let wide = |strip: &Strip<R>| Strip(strip.0.map(|x| x.f64()));
+        let rows: Vec<Strip<f64>> = self.rows.iter().map(wide).collect();
+        Strips { base: wide(&self.base), signs: rows.clone(), rows }
+    }
+
     /// Counts the NaN and infinities of the base and each model.
     fn tally(&self, raws: &[(Dtype, &[u8])], at: usize, count: usize, unfinite: &mut [[u64; 2]]) {
         let mut values = Strip::<R>::ZERO;
@@ -226,11 +236,13 @@ impl<R: Real> Strips<R> {
         }
     }
 
-    /// Sets to zero what is not finite in the base or in some difference from it, in all of them; says how many elements.
+    /// Sets to zero what is not finite, or 1e150 and more, in the base or in some difference from it, in all of them; says how many elements.
     fn leave_out(&mut self, count: usize) -> u64 {
         let mut left_out = 0;
         for i in 0..count {
-            if !self.base.0[i].is_finite() || self.rows.iter().any(|row| !row.0[i].is_finite()) {
+            // The squares of such numbers are infinite in f64.
+            let fits = |x: R| x.abs().f64() < 1e150;
+            if !fits(self.base.0[i]) || !self.rows.iter().all(|row| fits(row.0[i])) {
                 left_out += 1;
                 self.base.0[i] = R::ZERO;
                 self.rows.iter_mut().for_each(|row| row.0[i] = R::ZERO);
