@@ -136,6 +136,7 @@ def test_a_group_becomes_the_models_of_a_recipe(tmp_path):
         ({"merges": [], "evaluate": []}, "nothing is to be run"),
         ({"keep": "yes"}, "true or false"),
         ({"evaluate": [{"model": "x"}]}, "is no text"),
+        ({"evaluate": ["stf"]}, 'did you mean "sft"'),
         ({"merges": [{"name": {"w": None}, "recipe": {}}]}, "quote it"),
         ({"merges": [{"grid": {"w": [1]}, "recipe": {"merge_method": "linear"}}]}, "has no {w}"),
         ({"merges": [{"grid": [], "recipe": {}}]}, "no combination"),

@@ -12,6 +12,7 @@ from mergecore import recipe as recipes
 from mergecore.errors import RecipeError
 from mergecore.evaluate.decoding import Decoding
 from mergecore.evaluate.tasks.request import Request
+from mergecore.models import hub
 from mergecore.models.reference import each_part, split
 from mergecore.recipe import Recipe
 from mergecore.study import grid
@@ -146,6 +147,9 @@ def parse(content: Mapping[str, Any], where: str) -> Sweep:
 
 def _model(given: Any, names: Mapping[str, str], where: str) -> Configuration:
     reference = each_part(_text(given, where), lambda part: names.get(part, part))
+    near = get_close_matches(reference, names, n=1)
+    if near and not Path(reference).expanduser().exists() and not hub.is_hub_id(reference):
+        raise RecipeError(f'{where}: no model is called {given!r}; did you mean "{near[0]}"?')
     if split(reference)[1] is not None:
         raise RecipeError(f"{where}: {given}: an adapter on a model is not evaluated; merge it")
     return Configuration(str(given), model=reference)
