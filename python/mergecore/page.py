@@ -87,6 +87,12 @@ def render(title: str, parts: Sequence[str], charts: Iterable[Chart], behind: st
     return "\n".join([*found, behind, "</body></html>\n"])
 
 
+def spec(chart: Any) -> dict[str, Any]:
+    """An Altair chart's Vega-Lite specification."""
+    found: dict[str, Any] = chart.to_dict()
+    return found
+
+
 def data(content: Any) -> str:
     """What a script may hold: no tag can begin, or end, where there is no "<"."""
     return json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")

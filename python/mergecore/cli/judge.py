@@ -114,26 +114,16 @@ def judge_of(
     batch: Path | None = None,
 ) -> tuple[Any, Bill | None]:
     """The judge, and what it may spend."""
+    from mergecore.evaluate.judge import choice
+
     if who == "rules":
         given = {"--judge-model": judge_model, "--judge-url": judge_url, "--max-cost": max_cost}
         if odd := [name for name, value in given.items() if value is not None]:
             raise click.UsageError(f"{odd[0]} is for --judge openai")
-        from mergecore.evaluate.judge.offline import RulesJudge
-
-        return RulesJudge(), None
+        return choice.rules(), None
     if judge_model is None:
         raise click.UsageError("--judge openai needs --judge-model: the name on the server")
-    from mergecore.evaluate.judge import cache, cost
-    from mergecore.evaluate.judge.batch import BatchJudge
-    from mergecore.evaluate.judge.openai import OpenAiJudge
-
-    table = cost.prices(prices) if prices else {}
-    bill = cost.Bill(table.get(judge_model), max_cost, half_price=batch is not None)
-    kept = cache.Cache(cache.default_folder() / "verdicts.jsonl")
-    options: dict[str, Any] = {"bill": bill, "base_url": judge_url, "cache": kept}
-    if batch is not None:
-        return BatchJudge(judge_model, state=batch, **options), bill
-    return OpenAiJudge(judge_model, concurrency=concurrency, **options), bill
+    return choice.language_model(judge_model, judge_url, prices, max_cost, concurrency, batch)
 
 
 def _estimate(bill: Bill, answered: list[dict[str, Any]]) -> None:

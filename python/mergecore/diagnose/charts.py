@@ -137,7 +137,7 @@ def _matrix(
     layered = chart.mark_rect().encode(color=color)
     if len(models) <= 16:
         layered += chart.mark_text(fontSize=11).encode(text=alt.Text(f"{name}:Q", format=".2f"))
-    return _spec(layered.properties(width=side, height=side))
+    return page.spec(layered.properties(width=side, height=side))
 
 
 def _lines(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _lines(rows: list[dict[str, Any]]) -> dict[str, Any]:
         )
         .properties(width=640, height=240)
     )
-    return _spec(chart.facet(row=alt.Row("stack:N", title=None)) if len(stacks) > 1 else chart)
+    return page.spec(chart.facet(row=alt.Row("stack:N", title=None)) if len(stacks) > 1 else chart)
 
 
 def _bars(rows: list[dict[str, Any]], kinds: Sequence[str]) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _bars(rows: list[dict[str, Any]], kinds: Sequence[str]) -> dict[str, Any]:
         )
         .properties(width=520)
     )
-    return _spec(chart)
+    return page.spec(chart)
 
 
 def _scores(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _scores(rows: list[dict[str, Any]]) -> dict[str, Any]:
             tooltip=["model:N", alt.Tooltip("score:Q", format=".3f")],
         )
     )
-    return _spec(chart.properties(width=520))
+    return page.spec(chart.properties(width=520))
 
 
 def _curve(found: Mergeability) -> dict[str, Any]:
@@ -213,9 +213,4 @@ def _curve(found: Mergeability) -> dict[str, Any]:
         .mark_rule(strokeDash=[4, 3])
         .encode(x="distortion:Q", color=alt.Color("bound:N", title=None))
     )
-    return _spec((line + rules).properties(width=640, height=260))
-
-
-def _spec(chart: Any) -> dict[str, Any]:
-    spec: dict[str, Any] = chart.to_dict()
-    return spec
+    return page.spec((line + rules).properties(width=640, height=260))

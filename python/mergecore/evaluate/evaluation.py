@@ -127,12 +127,18 @@ def evaluate(
     rewards: dict[str, list[Row]] = {name: [] for name in answers}
     if scorer is not None:
         model, make_scorer, about = scorer
-        once = _once(make_scorer)
+        loaded = once(make_scorer)
         for name, answered in answers.items():
             tell(f"{name}: rewards")
             file = out / name / "rewards.jsonl"
             rewarding.reward(
-                answered, model, file, once, batch_size=batch_size, about=about, overwrite=overwrite
+                answered,
+                model,
+                file,
+                loaded,
+                batch_size=batch_size,
+                about=about,
+                overwrite=overwrite,
             )
             rewards[name] = _chosen(file, prompts)
     judged = {}
@@ -232,7 +238,7 @@ def _inputs(folder: Path) -> list[Path]:
         return []
 
 
-def _once(make: Callable[[], Any]) -> Callable[[], Any]:
+def once(make: Callable[[], Any]) -> Callable[[], Any]:
     """One reward model for all, made when it is first needed."""
     made: list[Any] = []
 

@@ -48,9 +48,7 @@ def backend_of(
     from mergecore.evaluate.backends.transformers import Transformers
     from mergecore.evaluate.backends.vllm import Vllm
 
-    folder = hub.locate(model, quiet=quiet)
-    name = chosen_backend(backend)
-    about = _about(folder, name, dtype, chat_template)
+    folder, name, about = _located(model, backend, dtype, chat_template, quiet)
     if name == "vllm":
         return lambda: Vllm(folder, model, template=chat_template, dtype=dtype), about
     return lambda: Transformers(
@@ -69,9 +67,7 @@ def scorer_of(
     """What scores."""
     from mergecore.evaluate.scorers import TransformersReward, VllmReward
 
-    folder = hub.locate(model, quiet=quiet)
-    name = chosen_backend(backend)
-    about = _about(folder, name, dtype, chat_template)
+    folder, name, about = _located(model, backend, dtype, chat_template, quiet)
     if name == "vllm":
         return lambda: VllmReward(folder, model, dtype=dtype, template=chat_template), about
     return lambda: TransformersReward(
@@ -79,13 +75,12 @@ def scorer_of(
     ), about
 
 
-def _about(
-    folder: Path, backend: str, dtype: str | None, chat_template: str | None
-) -> dict[str, Any]:
-    """What of a model and its loading decides what comes out: rows of two are not mixed."""
-    return {
-        "backend": backend,
-        "dtype": dtype,
-        "chat_template": chat_template,
-        "weights": fingerprint(folder),
-    }
+def _located(
+    model: str, backend: str, dtype: str | None, chat_template: str | None, quiet: bool
+) -> tuple[Path, str, dict[str, Any]]:
+    """Where a model is, its backend's name, and what of both decides what comes out: rows of two
+    are not mixed."""
+    folder = hub.locate(model, quiet=quiet)
+    name = chosen_backend(backend)
+    about = {"backend": name, "dtype": dtype, "chat_template": chat_template}
+    return folder, name, {**about, "weights": fingerprint(folder)}

@@ -77,7 +77,7 @@ class Stage:
         kept = [row for row in self.done.values() if not which(row)]
         if len(kept) == len(self.done):
             return
-        _replace(self.path, b"".join(map(_line, kept)))
+        replace(self.path, b"".join(map(_line, kept)))
         self._file.close()
         self._file = _locked(self.path)
         self.done = {row["id"]: row for row in kept}
@@ -130,7 +130,7 @@ def open_stage(
             _check_same(path, beside, about)
         else:
             said = {"mergecore": __version__, **about}
-            _replace(beside, (json.dumps(said, indent=2, ensure_ascii=False) + "\n").encode())
+            replace(beside, (json.dumps(said, indent=2, ensure_ascii=False) + "\n").encode())
         yield stage
 
 
@@ -170,7 +170,7 @@ def _check_same(path: Path, beside: Path, about: Mapping[str, Any]) -> None:
             )
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes) -> None:
     """Puts a file in the place of another, whole."""
     unfinished = path.with_name(path.name + ".partial")
     with unfinished.open("wb") as file:

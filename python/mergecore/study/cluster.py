@@ -22,8 +22,7 @@ _RETRIES = 4
 
 
 def run(
-    sweep: Sweep,
-    place: Path,
+    work: Work,
     configurations: Sequence[Configuration],
     memory: int,
     address: str | None,
@@ -32,8 +31,7 @@ def run(
     """Runs the configurations on a cluster.
 
     Args:
-        sweep: What is to be run, and what of a node each configuration takes.
-        place: The run's folder.
+        work: What is to be run, what of a node each configuration takes, and the run's folder.
         configurations: Those that are to be run.
         memory: What a merge takes, for a sweep that does not say what a configuration does.
         address: The cluster's; one on this machine if None, unless this process has one already.
@@ -49,14 +47,14 @@ def run(
     if begun:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        wants = sweep.resources
+        wants = work.sweep.resources
         options: dict[str, Any] = {"num_cpus": wants.cpus, "num_gpus": wants.gpus}
         options |= {"memory": wants.memory or memory or None, "max_retries": _RETRIES}
         task = ray.remote(_configurations).options(**options)
-        here = Path(place).absolute()
+        here = work.run.absolute()
         waiting = {
-            task.remote(sweep, here, group, os.getcwd()): group
-            for group in _groups(sweep, here, configurations)
+            task.remote(work.sweep, here, group, os.getcwd()): group
+            for group in _groups(work, configurations)
         }
         return _awaited(waiting, len(waiting), tell)
     finally:
@@ -85,11 +83,8 @@ def _awaited(
     return failed
 
 
-def _groups(
-    sweep: Sweep, place: Path, configurations: Sequence[Configuration]
-) -> list[list[Configuration]]:
+def _groups(work: Work, configurations: Sequence[Configuration]) -> list[list[Configuration]]:
     """Configurations of the same weights are one task: they share their files."""
-    work = Work(sweep, place)
     found: dict[str, list[Configuration]] = {}
     for configuration in configurations:
         found.setdefault(work.weights(configuration), []).append(configuration)

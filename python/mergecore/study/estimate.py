@@ -71,16 +71,15 @@ def estimate(work: Work) -> Estimate:
     )
 
 
-def check_space(told: Estimate, at_a_time: int = 1) -> None:
+def check_space(told: Estimate) -> None:
     """Refuses to begin what the disk cannot hold.
 
     Raises:
         SpaceError: It cannot.
     """
-    needed = told.disk * at_a_time
-    if told.free < needed:
+    if told.free < told.disk:
         raise SpaceError(
-            f"merged weights take {needed:,} bytes at a time, and {told.free:,} are free; give"
+            f"merged weights take {told.disk:,} bytes at a time, and {told.free:,} are free; give"
             " another --out"
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergecore import page
 from mergecore.errors import RecipeError, RunError
 from mergecore.evaluate import rows as files
 from mergecore.evaluate import tally
@@ -129,7 +130,7 @@ def _curve(run: Run, key: str, measure: str, others: list[str]) -> dict[str, Any
         layers += lines.mark_text(align="left", dx=4, dy=-6, color="#5a6478").encode(
             x=alt.value(0), text="model:N"
         )
-    return _spec(layers.properties(width=640, height=260))
+    return page.spec(layers.properties(width=640, height=260))
 
 
 def _trade_off(run: Run) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def _trade_off(run: Run) -> dict[str, Any]:
     layers = chart.mark_point(size=70, filled=True)
     if len(points) <= 24:
         layers += chart.mark_text(dy=-10, fontSize=10).encode(text="name:N")
-    return _spec(layers.properties(width=640, height=320))
+    return page.spec(layers.properties(width=640, height=320))
 
 
 def _map(run: Run, one: str, other: str, measure: str) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def _map(run: Run, one: str, other: str, measure: str) -> dict[str, Any]:
     color = alt.Color("mean(value):Q", title=measure, scale=alt.Scale(scheme=scheme))
     layers = chart.mark_rect().encode(color=color)
     layers += chart.mark_text(fontSize=11).encode(text=alt.Text("mean(value):Q", format=".3g"))
-    return _spec(layers.properties(width=alt.Step(70), height=alt.Step(44)))
+    return page.spec(layers.properties(width=alt.Step(70), height=alt.Step(44)))
 
 
 def _by_verdict(run: Run) -> list[dict[str, Any]]:
@@ -198,9 +199,4 @@ def _histogram(values: list[dict[str, Any]]) -> dict[str, Any]:
         y=alt.Y("count():Q", stack=None, title="answers"),
         color=alt.Color("verdict:N", title=None),
     )
-    return _spec(chart.properties(width=640, height=240))
-
-
-def _spec(chart: Any) -> dict[str, Any]:
-    spec: dict[str, Any] = chart.to_dict()
-    return spec
+    return page.spec(chart.properties(width=640, height=240))

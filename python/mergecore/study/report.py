@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,16 @@ class Run:
     folder: Path
     about: dict[str, Any]
     table: list[dict[str, Any]]
+    _read: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
 
     def rows(self, name: str, stage: str) -> list[dict[str, Any]]:
         """A configuration's rows of a stage, of the prompts of the run; none if it has none."""
+        key = (name, stage)
+        if key not in self._read:
+            self._read[key] = self._rows(name, stage)
+        return self._read[key]
+
+    def _rows(self, name: str, stage: str) -> list[dict[str, Any]]:
         entry = next(e for e in self.about["configurations"] if e["name"] == name)
         place = self.folder / entry.get(stage, "")
         if not place.is_file() or not place.stat().st_size:

@@ -21,9 +21,8 @@ _KEYS = ("name", "models", "evaluate", "merges", "stages", "keep", "resources")
 _BACKENDS = ("auto", "vllm", "transformers")
 _LEAST = {"batch_size": 1, "concurrency": 1, "cpus": 0, "gpus": 0, "memory": 1, "limit": 1}
 # What of a request for tasks is the sweep's to say.
-_TASKS = {f.name: str(f.type) for f in fields(Request)}
-for _own in ("model", "out", "overwrite", "quiet"):
-    del _TASKS[_own]
+_OWN = ("model", "out", "overwrite", "quiet")
+_TASKS = {f.name: str(f.type) for f in fields(Request) if f.name not in _OWN}
 
 
 @dataclass(frozen=True)

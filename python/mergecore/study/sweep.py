@@ -18,6 +18,7 @@ from typing import Any
 from mergecore import __version__
 from mergecore.errors import OutputExistsError, RecipeError
 from mergecore.evaluate.backends import need
+from mergecore.evaluate.judge import choice
 from mergecore.study import estimate as estimates
 from mergecore.study import table
 from mergecore.study.spec import Configuration, Judging, Sweep
@@ -80,7 +81,7 @@ def run(
         if engine == "ray":
             from mergecore.study import cluster
 
-            failed |= cluster.run(sweep, place, left, told.memory, address, tell)
+            failed |= cluster.run(work, left, told.memory, address, tell)
         else:
             failed |= everything(work, left, tell)
         if not sweep.keep:
@@ -117,20 +118,11 @@ def judge_of(said: Judging | None) -> Any:
     if said is None:
         return None
     if said.who == "rules":
-        from mergecore.evaluate.judge.offline import RulesJudge
-
-        return RulesJudge()
+        return choice.rules()
     if said.model is None:
         raise RecipeError("judge: who: openai needs model: the name on the server")
-    from mergecore.evaluate.judge import cache, cost
-    from mergecore.evaluate.judge.openai import OpenAiJudge
-
-    prices = cost.prices(said.prices) if said.prices else {}
-    bill = cost.Bill(prices.get(said.model), said.max_cost, half_price=False)
-    kept = cache.Cache(cache.default_folder() / "verdicts.jsonl")
-    return OpenAiJudge(
-        said.model, concurrency=said.concurrency, bill=bill, base_url=said.url, cache=kept
-    )
+    limits = (said.prices, said.max_cost, said.concurrency)
+    return choice.language_model(said.model, said.url, *limits)[0]
 
 
 def _tried(

@@ -14,17 +14,20 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mergecore import merging
 from mergecore import recipe as recipes
 from mergecore.errors import MergecoreError, ModelError, ModelNotFoundError
-from mergecore.evaluate import generate, loading, reward, rows, sanity, verdicts
+from mergecore.evaluate import generate, loading, reward, rows, sanity, stage, verdicts
+from mergecore.evaluate.evaluation import once
 from mergecore.evaluate.rows import Row
+from mergecore.evaluate.tasks.request import Prepared, Request
 from mergecore.models import hub
 from mergecore.study import address
-from mergecore.study.spec import Configuration, Sweep
+from mergecore.study.spec import Configuration, Loading, Sweep
 
 Announce = Callable[[str], Any]
 
@@ -47,15 +50,25 @@ class Work:
         answers = sweep.answers
         every = rows.prompts(answers.prompts) if answers else []
         self.prompts = every[: answers.limit] if answers else []
-        self._of_prompts = address.of(every)
-        self._scorer: list[Any] = []
-        self._of_scorer = ""
+        self._addresses: dict[str, str] = {}
+        self._deciding: dict[str, tuple[Any, ...]] = {}
+        if answers is not None:
+            by = answers.loading
+            self._deciding["answers"] = (
+                address.of(every), *_of_loading(by), answers.decoding.as_dict(),
+            )  # fmt: skip
         if sweep.rewards is not None:
             place = hub.locate(sweep.rewards.model, quiet=True)
             self._of_scorer = address.of_folder(str(place.resolve()))
+            self._deciding["rewards"] = (self._of_scorer, *_of_loading(sweep.rewards.loading))
+        if judge is not None:
+            url = sweep.judging.url if sweep.judging else None
+            self._deciding["verdicts"] = (judge.about(), url)
         if sweep.tasks is not None:
             self._check_tasks(sweep.tasks)
-        self._addresses: dict[str, str] = {}
+            given = sweep.tasks.get("data", {})
+            data = {name: address.of_file(path) for name, path in given.items()}
+            self._deciding["tasks"] = (address.settings(sweep.tasks), data)
 
     def weights(self, configuration: Configuration) -> str:
         """The address of its weights."""
@@ -65,40 +78,20 @@ class Work:
         return known[configuration.name]
 
     def answers(self, configuration: Configuration) -> Path | None:
-        """The file of its answers."""
-        said = self.sweep.answers
-        if said is None:
-            return None
-        deciding = (
-            loading.chosen_backend(said.loading.backend),
-            address.settings(asdict(said.loading)),
-            said.decoding.as_dict(),
-        )
-        return self._file("answers", self.weights(configuration), self._of_prompts, *deciding)
+        """The file of its answers; None if there are to be none, and so with the others."""
+        return self._file("answers", self.weights(configuration))
 
     def rewards(self, configuration: Configuration) -> Path | None:
         """The file of its rewards."""
-        said = self.sweep.rewards
-        if said is None:
-            return None
-        name = loading.chosen_backend(said.loading.backend)
-        deciding = (self._of_scorer, name, address.settings(asdict(said.loading)))
-        return self._file("rewards", str(self.answers(configuration)), *deciding)
+        return self._of_answers("rewards", configuration)
 
     def verdicts(self, configuration: Configuration) -> Path | None:
         """The file of its verdicts."""
-        if self.judge is None:
-            return None
-        url = self.sweep.judging.url if self.sweep.judging else None
-        return self._file("verdicts", str(self.answers(configuration)), self.judge.about(), url)
+        return self._of_answers("verdicts", configuration)
 
     def tasks(self, configuration: Configuration) -> Path | None:
         """The file of its rows of tasks."""
-        said = self.sweep.tasks
-        if said is None:
-            return None
-        data = {name: address.of_file(path) for name, path in said.get("data", {}).items()}
-        return self._file("tasks", self.weights(configuration), address.settings(said), data)
+        return self._file("tasks", self.weights(configuration))
 
     def merge(self, configuration: Configuration) -> Path | None:
         """The file that tells of its merge."""
@@ -141,19 +134,11 @@ class Work:
         if said is None or file is None or self.is_whole(file, self.prompts):
             return
         tell("rewards")
-        by = said.loading
-        own = (by.backend, by.dtype, by.device, by.chat_template, True)
-        make, about = loading.scorer_of(said.model, *own)
-        about["weights"] = self._of_scorer  # copied or fetched again, it is the same
-
-        def once() -> Any:
-            if not self._scorer:
-                self._scorer.append(make())
-            return self._scorer[0]
-
+        make, about = self._scorer
         answered = self.rows(self.answers(configuration))
+        size = said.loading.batch_size
         with self._noted(file, self.prompts):
-            reward.reward(answered, said.model, file, once, batch_size=by.batch_size, about=about)
+            reward.reward(answered, said.model, file, make, batch_size=size, about=about)
 
     def judge_it(self, configuration: Configuration, tell: Announce) -> None:
         """Judges its answers."""
@@ -184,8 +169,27 @@ class Work:
         done: int = self.note(file).get("rows", -1)
         return done >= len(wanted)
 
-    def _file(self, stage: str, *deciding: Any) -> Path:
-        return self.run / stage / f"{address.of(stage, *deciding)}.jsonl"
+    def _of_answers(self, stage: str, configuration: Configuration) -> Path | None:
+        answers = self.answers(configuration)
+        return None if answers is None else self._file(stage, answers.stem)
+
+    def _file(self, stage: str, of: str) -> Path | None:
+        """Where a stage's rows of something lie, by that and all else that decides them."""
+        deciding = self._deciding.get(stage)
+        if deciding is None:
+            return None
+        return self.run / stage / f"{address.of(stage, of, *deciding)}.jsonl"
+
+    @cached_property
+    def _scorer(self) -> loading.Made:
+        """The reward model, loaded once for all."""
+        said = self.sweep.rewards
+        assert said is not None
+        by = said.loading
+        own = (by.backend, by.dtype, by.device, by.chat_template, True)
+        make, about = loading.scorer_of(said.model, *own)
+        # Copied or fetched again, it is the same.
+        return once(make), {**about, "weights": self._of_scorer}
 
     @contextlib.contextmanager
     def _weights(self, configuration: Configuration, tell: Announce) -> Iterator[Path]:
@@ -197,7 +201,7 @@ class Work:
         assert about is not None
         if not (about.exists() and (folder / "mergecore.json").exists()):
             tell("merge")
-            _replace(about, json.dumps(self._merge(configuration, folder)))
+            _write(about, json.dumps(self._merge(configuration, folder)))
         try:
             yield folder
         except KeyboardInterrupt:
@@ -210,7 +214,7 @@ class Work:
     def _merge(self, configuration: Configuration, folder: Path) -> dict[str, Any]:
         request = self.run / "recipes" / f"{folder.name}.yml"
         documents = [recipes.to_yaml(document) for document in configuration.recipe]
-        _replace(request, "---\n".join(documents))
+        _write(request, "---\n".join(documents))
         begun = time.perf_counter()
         report = merging.run(request, folder, overwrite=folder.exists())
         # With the documents that were made on the way.
@@ -244,16 +248,12 @@ class Work:
 
     def _check_tasks(self, said: dict[str, Any]) -> None:
         """What is wrong with tasks, packages and rows is said before the first merge."""
-        from mergecore.evaluate.tasks.request import Prepared, Request
-
         first = self.sweep.configurations[0]
         # A model that is not to be had is that configuration's failure alone.
         with contextlib.suppress(ModelError, ModelNotFoundError):
             Prepared(Request(first.model or first.parents[0], quiet=True, **said))
 
     def _test(self, folder: Path, configuration: Configuration, file: Path) -> None:
-        from mergecore.evaluate.tasks.request import Prepared, Request
-
         assert self.sweep.tasks is not None
         request = Request(str(folder), out=str(file), quiet=True, **self.sweep.tasks)
         with self._noted(file) as note:
@@ -268,7 +268,7 @@ class Work:
         file.parent.mkdir(parents=True, exist_ok=True)
         yield note
         note["seconds"] = time.perf_counter() - begun
-        _replace(_note(file), json.dumps(note))
+        _write(_note(file), json.dumps(note))
 
 
 def in_one_line(error: BaseException) -> str:
@@ -277,12 +277,15 @@ def in_one_line(error: BaseException) -> str:
     return words if isinstance(error, MergecoreError) else f"{type(error).__name__}: {words}"
 
 
+def _of_loading(by: Loading) -> tuple[Any, ...]:
+    """What of a model's loading decides what comes out."""
+    return loading.chosen_backend(by.backend), address.settings(asdict(by))
+
+
 def _note(file: Path) -> Path:
     return file.with_suffix(".note.json")
 
 
-def _replace(file: Path, text: str) -> None:
+def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(file.name + ".partial")
-    unfinished.write_text(text, "utf-8")
-    unfinished.replace(file)
+    stage.replace(file, text.encode())
