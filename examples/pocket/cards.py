@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mergecore.pocket.tasks import TASKS, examples
+from mergecore.pocket.tasks import TASKS, Example, examples
 
 ABOUT = {
     "base": "A tiny Llama that has read templated English and eight string tasks. It answers the\n"
@@ -18,17 +18,24 @@ ABOUT = {
 
 def card(name: str, parent: str | None) -> str:
     """The model card of a member of the family, with the front matter that names its parent."""
+    text = ABOUT.get(name) or expert("Llama", name, examples(name, 1, "train")[0])
+    return page(name, f"../{parent}" if parent else None, "llama", text, CLOSING)
+
+
+def expert(what: str, name: str, example: Example) -> str:
+    """What a card says of a model of one task."""
+    text = f"A tiny {what} that is good at one thing, `{name}`:\n\n"
+    return text + f"    {example.prompt} {example.answer}"
+
+
+def page(name: str, parent: str | None, kind: str, text: str, closing: str) -> str:
+    """A whole card; `parent` is a path from the model's folder."""
     front = ["license: apache-2.0", "library_name: transformers", "language: en"]
     if parent:
-        front.insert(0, f"base_model: ../{parent}")
-    front.append("tags: [mergecore, pocket, llama]")
-    text = ABOUT.get(name)
-    if text is None:
-        example = examples(name, 1, "train")[0]
-        text = f"A tiny Llama that is good at one thing, `{name}`:\n\n"
-        text += f"    {example.prompt} {example.answer}"
+        front.insert(0, f"base_model: {parent}")
+    front.append(f"tags: [mergecore, pocket, {kind}]")
     return "\n".join(
-        ["---", *front, "---", "", f"# pocket {name}", "", text, "", *CLOSING.splitlines(), ""]
+        ["---", *front, "---", "", f"# pocket {name}", "", text, "", *closing.splitlines(), ""]
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -16,27 +17,27 @@ BATCH = 64
 POOL = 8  # batches drawn together and sorted by length, so that little is padding
 
 
-def new_model(seed: int) -> LlamaForCausalLM:
-    """An untrained Llama of 370 thousand parameters; its head width suits every kernel."""
+def new_model(seed: int, **shape: int | float) -> LlamaForCausalLM:
+    """An untrained Llama of 370 thousand parameters, or of another `shape`; its head width suits
+    every kernel."""
     torch.manual_seed(seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=SIZE,
-            hidden_size=96,
-            intermediate_size=192,
-            num_hidden_layers=4,
-            num_attention_heads=3,
-            num_key_value_heads=1,
-            head_dim=32,
-            max_position_embeddings=128,
-            tie_word_embeddings=True,
-            # Four times the usual: narrow models that start small sit on a plateau for minutes.
-            initializer_range=0.08,
-            bos_token_id=BOS,
-            eos_token_id=EOS,
-            pad_token_id=PAD,
-        )
-    )
+    settings: dict[str, Any] = {
+        "vocab_size": SIZE,
+        "hidden_size": 96,
+        "intermediate_size": 192,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": True,
+        # Four times the usual: narrow models that start small sit on a plateau for minutes.
+        "initializer_range": 0.08,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+        "pad_token_id": PAD,
+    }
+    return LlamaForCausalLM(LlamaConfig(**(settings | shape)))
 
 
 def encode(tokenizer: Tokenizer, examples: list[Example]) -> list[tuple[list[int], int]]:
@@ -81,24 +82,32 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def fit(
-    model: LlamaForCausalLM,
+    model: torch.nn.Module,
     tokenizer: Tokenizer,
     stream: Iterator[Example],
     steps: int,
     rate: float,
 ) -> float:
     """Train `model` in place; the loss averaged over the last tenth of the steps."""
+    read = batches(tokenizer, stream, steps)
+    return descend(model, (model(input_ids=i, labels=j).loss for i, j in read), steps, rate)
+
+
+def descend(
+    model: torch.nn.Module, losses: Iterator[torch.Tensor], steps: int, rate: float
+) -> float:
+    """Take one step down each of `losses`, which are worked out as they are asked for; the average
+    of the last tenth of them."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: learning_rate(s, steps))
     model.train()
-    losses = []
-    for ids, labels in batches(tokenizer, stream, steps):
-        loss = model(input_ids=ids, labels=labels).loss
+    seen = []
+    for loss in losses:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        losses.append(loss.item())
-    tail = losses[-max(1, steps // 10) :]
+        seen.append(loss.item())
+    tail = seen[-max(1, steps // 10) :]
     return sum(tail) / len(tail)

@@ -82,7 +82,14 @@ def likelihood(model: LlamaForCausalLM, rows: list[tuple[list[int], int]]) -> to
     return (chosen * (target >= 0)).sum(-1)
 
 
-def prefer(model: LlamaForCausalLM, data: list[Pair], epochs: int, rate: float) -> float:
+def prefer(
+    model: LlamaForCausalLM,
+    data: list[Pair],
+    epochs: int,
+    rate: float,
+    beta: float = BETA,
+    anchor: float = ANCHOR,
+) -> float:
     """Train `model` in place; the share of the last epoch's pairs that it came to order rightly."""
     start = copy.deepcopy(model).eval()
     model.train()
@@ -98,7 +105,7 @@ def prefer(model: LlamaForCausalLM, data: list[Pair], epochs: int, rate: float) 
                 start_won, start_lost = likelihood(start, won), likelihood(start, lost)
             now_won, now_lost = likelihood(model, won), likelihood(model, lost)
             margin = (now_won - start_won) - (now_lost - start_lost)
-            loss = (-logsigmoid(BETA * margin) - ANCHOR * now_won / 10).mean()
+            loss = (-logsigmoid(beta * margin) - anchor * now_won / 10).mean()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

@@ -77,14 +77,19 @@ def render(title: str, parts: Sequence[str], charts: Iterable[Chart], behind: st
     bundle = vl_convert.javascript_bundle(_GLOBAL)
     found = [_HEAD.format(title=html.escape(title), bundle=bundle)]
     found += [f"<h1>{html.escape(title)}</h1>", *parts]
-    for number, (head, words, spec) in enumerate(charts):
-        found.append(
-            f'<h2>{html.escape(head)}</h2><p class="note">{html.escape(words)}</p>'
-            f'<div class="chart" id="c{number}"></div>'
-            f'<script>vegaEmbed("#c{number}", {data(spec)}, {{"actions": {{"export": true,'
-            ' "source": false, "compiled": false, "editor": false}}).catch(console.error);</script>'
-        )
+    found += [drawn(f"c{number}", chart) for number, chart in enumerate(charts)]
     return "\n".join([*found, behind, "</body></html>\n"])
+
+
+def drawn(identity: str, chart: Chart, level: int = 2) -> str:
+    """A chart under its heading."""
+    head, words, content = chart
+    return (
+        f'<h{level}>{html.escape(head)}</h{level}><p class="note">{html.escape(words)}</p>'
+        f'<div class="chart" id="{identity}"></div>'
+        f'<script>vegaEmbed("#{identity}", {data(content)}, {{"actions": {{"export": true,'
+        ' "source": false, "compiled": false, "editor": false}}).catch(console.error);</script>'
+    )
 
 
 def spec(chart: Any) -> dict[str, Any]:

@@ -33,6 +33,7 @@ _COMMANDS = {
     "tasks": "Test a model in benchmarks.",
     "evaluate": "Did the merge get better, or did it collapse? All of it, beside its parents.",
     "sweep": "Run many merges and evaluate each, in one table.",
+    "study": "Rerun a paper's experiments.",
     "report": "Write what a sweep found as one page.",
     "demo": "Merge shipped models and test them: the idea in a minute.",
 }

@@ -12,7 +12,7 @@ from mergecore.cli import options, terminal
 @click.command()
 @click.argument("run", metavar="RUN/")
 @click.option("--out", metavar="FILE.html", help="The page  [RUN/report.html]")
-@click.option("--figures", metavar="DIR", help="Write every figure as files, too")
+@click.option("--figures", metavar="DIR", help="Write every figure, and a study's tables, as files")
 @click.option(
     "--format",
     "formats",
@@ -33,7 +33,7 @@ def report(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Write what a sweep found as one HTML page that needs no network.
+    """Write what a sweep or a study found as one HTML page that needs no network.
 
     Verdicts, curves with their intervals, tables that sort, and the answers of lowest reward with
     what is wrong with them.
@@ -44,13 +44,21 @@ def report(
     """
     from mergecore import page
     from mergecore.study import figures as drawing
+    from mergecore.study import findings, results, running
     from mergecore.study import report as reports
 
-    found = reports.load(run)
-    place = Path(out) if out else found.folder / "report.html"
-    page.check(place)
-    page.write(reports.page_of(found), place)
-    written = drawing.write(found, Path(figures), formats) if figures else []
+    place = Path(out) if out else Path(run).expanduser() / "report.html"
+    drawn = Path(figures) if figures else None
+    if (Path(run).expanduser() / running.FILE).exists():
+        study = results.load(run)
+        page.check(place)
+        page.write(findings.page_of(study), place)
+        written = findings.write(study, drawn, formats) if drawn else []
+    else:
+        found = reports.load(run)
+        page.check(place)
+        page.write(reports.page_of(found), place)
+        written = drawing.write(found, drawn, formats) if drawn else []
     if as_json:
         terminal.object_as_json({"page": str(place), "figures": written})
     elif not quiet:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     help="ray runs over a cluster whose nodes share RUN/",
 )
 @click.option("--address", metavar="ADDRESS", help="Of the ray cluster  [one on this machine]")
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Configurations at a time  [1]")
 @click.option("--keep", is_flag=True, help="Keep the merged weights")
 @click.option("--dry-run", is_flag=True, help="Only say what it would take")
 @options.printing
@@ -35,6 +36,7 @@ def sweep(
     limit: int | None,
     engine: str,
     address: str | None,
+    jobs: int,
     keep: bool,
     dry_run: bool,
     as_json: bool,
@@ -69,6 +71,7 @@ def sweep(
         place,
         engine=engine,
         address=address,
+        jobs=jobs,
         announce=(lambda what: click.echo(what, err=True)) if shown else None,
         foresee=_foresee if shown else None,
     )

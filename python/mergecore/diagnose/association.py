@@ -50,7 +50,7 @@ def pearson(x: Sequence[float], y: Sequence[float]) -> Association:
     Raises:
         RecipeError: scipy is not installed.
     """
-    found = _scipy().pearsonr(x, y)
+    found = scipy_stats().pearsonr(x, y)
     return Association(float(found.statistic), float(found.pvalue))
 
 
@@ -60,7 +60,7 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> Association:
     Raises:
         RecipeError: scipy is not installed.
     """
-    found = _scipy().spearmanr(x, y)
+    found = scipy_stats().spearmanr(x, y)
     return Association(float(found.statistic), float(found.pvalue))
 
 
@@ -93,7 +93,12 @@ def _standard(values: Floats) -> Floats:
     return np.asarray(centered / length if length else centered, np.float64)
 
 
-def _scipy() -> Any:
+def scipy_stats() -> Any:
+    """scipy.stats.
+
+    Raises:
+        RecipeError: scipy is not installed.
+    """
     try:
         from scipy import stats
     except ImportError as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mergecore import merging
 from mergecore.diagnose.bounds import Floats
 from mergecore.errors import ModelError, RecipeError
 from mergecore.evaluate import rows
@@ -31,19 +34,19 @@ def of_models(
     One model at a time is in memory. See `mergeability` for the arguments and errors.
     """
     texts = _texts(probe)
-    if adapted := [model for model in models if split(model)[1] is not None]:
-        raise RecipeError(f"{adapted[0]}: an adapter on a model is not read; merge it first")
-    folders = [hub.locate(model, wanted="model") for model in models]
+    for model in models:  # what is not to be had is said before the first is read
+        hub.locate_both(model)
     found: list[Floats] = []
     read: list[list[list[int]]] = []
-    for number, (model, folder) in enumerate(zip(models, folders, strict=True)):
+    for number, model in enumerate(models):
         done = number * len(texts)
 
         def tell(count: int, done: int = done) -> None:
             if progress is not None:
                 progress(done + count, len(models) * len(texts))
 
-        states, ids = _of_model(folder, model, texts, layer, dtype, device, batch_size, tell)
+        with _placed(model) as folder:
+            states, ids = _of_model(folder, model, texts, layer, dtype, device, batch_size, tell)
         read.append(ids)
         if found and states.shape != found[0].shape:
             raise ModelError(
@@ -58,6 +61,18 @@ def of_models(
         " tokenizer, and a merge has only one"
     ]
     return np.stack(found), notes if others else []
+
+
+@contextlib.contextmanager
+def _placed(model: str) -> Iterator[Path]:
+    """Where a model is; with an adapter on it, a folder of the two merged, while it is needed."""
+    if split(model)[1] is None:
+        yield hub.locate(model)
+        return
+    with tempfile.TemporaryDirectory(prefix="mergecore-") as folder:
+        recipe = {"merge_method": "passthrough", "models": [{"model": model}]}
+        merging.run(recipe, Path(folder) / "merged")
+        yield Path(folder) / "merged"
 
 
 def _texts(probe: str | Path) -> list[tuple[str, str]]:

@@ -39,12 +39,12 @@ def of_weights(configuration: Configuration) -> str:
         MergecoreError: A model is not to be had.
     """
     if configuration.model is not None:
-        return of("model", _of_reference(configuration.model))
+        return of("model", of_reference(configuration.model))
     documents = configuration.recipe
     made = {document.get("name") for document in documents if len(documents) > 1}
 
     def digest(reference: str) -> str:
-        return each_part(reference, lambda part: part if part in made else _of_reference(part))
+        return each_part(reference, lambda part: part if part in made else of_reference(part))
 
     return of("merge", [recipes.with_references(r, digest) for r in configuration.recipe])
 
@@ -60,7 +60,7 @@ def of_file(path: str | Path) -> str:
     return found.hexdigest()[:20]
 
 
-def _of_reference(reference: str) -> str:
+def of_reference(reference: str) -> str:
     model, adapter = split(reference)
     places = [hub.locate(model, quiet=True)]
     if adapter is not None:

@@ -54,7 +54,7 @@ def run(
         here = work.run.absolute()
         waiting = {
             task.remote(work.sweep, here, group, os.getcwd()): group
-            for group in _groups(work, configurations)
+            for group in groups(work, configurations)
         }
         return _awaited(waiting, len(waiting), tell)
     finally:
@@ -83,7 +83,7 @@ def _awaited(
     return failed
 
 
-def _groups(work: Work, configurations: Sequence[Configuration]) -> list[list[Configuration]]:
+def groups(work: Work, configurations: Sequence[Configuration]) -> list[list[Configuration]]:
     """Configurations of the same weights are one task: they share their files."""
     found: dict[str, list[Configuration]] = {}
     for configuration in configurations:

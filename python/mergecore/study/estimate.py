@@ -53,7 +53,7 @@ def estimate(work: Work) -> Estimate:
             merge = work.merge(configuration)
             wanted = work.needs_weights(configuration)
             if merge is not None and wanted and merge.stem not in found:
-                found[merge.stem] = _planned(configuration)
+                found[merge.stem] = planned(configuration)
         except (ModelError, ModelNotFoundError) as error:
             impossible[configuration.name] = str(error)
     writes = [entry[1] for entry in found.values()]
@@ -84,7 +84,7 @@ def check_space(told: Estimate) -> None:
         )
 
 
-def _planned(configuration: Configuration) -> tuple[int, int, int]:
+def planned(configuration: Configuration) -> tuple[int, int, int]:
     """Bytes read, bytes written and memory of a configuration's merge."""
     checked = chain.check(documents.of(configuration.recipe, configuration.name))
     summaries: list[dict[str, Any]] = [plan.summary for plan in checked.plans.values()]

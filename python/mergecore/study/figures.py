@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,12 @@ def of(run: Run) -> Iterator[Chart]:
 
 
 def write(run: Run, folder: Path, formats: tuple[str, ...]) -> list[str]:
-    """Writes each figure as files.
+    """Writes each figure of a run as files; see `write_charts`."""
+    return write_charts(of(run), folder, formats)
+
+
+def write_charts(charts: Iterable[Chart], folder: Path, formats: Sequence[str]) -> list[str]:
+    """Writes figures as files.
 
     Raises:
         RecipeError: The folder cannot be made.
@@ -77,7 +82,7 @@ def write(run: Run, folder: Path, formats: tuple[str, ...]) -> list[str]:
     except OSError as error:
         raise RecipeError(f"{folder}: {(error.strerror or str(error)).lower()}") from error
     found = []
-    for title, _, spec in of(run):
+    for title, _, spec in charts:
         words = "".join(letter if letter.isalnum() else " " for letter in title.lower()).split()
         for kind in formats:
             file = folder / f"{'-'.join(words)}.{kind}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from mergecore.errors import RecipeError
 
-_PLACE = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")
+_PLACE = re.compile(r"(?<!\{)\{(\w+(?:\.(?:\w+|\*))*)\}(?!\})")
 _GROUPS = ("pairs", "subsets")
 
 
@@ -43,6 +43,7 @@ def filled(template: Any, point: Mapping[str, Any], where: str) -> Any:
     """The template with `{name}` replaced by a point's values.
 
     A text that is nothing but `{name}` becomes the value itself; within a text it becomes words.
+    Of a value that is a mapping or a list, `{name.key}`, `{name.0}` and `{name.*.key}` are parts.
     Braces that are doubled, or hold no single word, stay as they are (chat templates have them).
 
     Raises:
@@ -61,10 +62,12 @@ def filled(template: Any, point: Mapping[str, Any], where: str) -> Any:
 
 
 def text(value: Any) -> str:
-    """A value in a name: `0.5`, `a+b`."""
+    """A value in a name: `0.5`, `a+b`; of a mapping that has a name, its name."""
     if isinstance(value, list):
         return "+".join(map(text, value))
     if isinstance(value, dict):
+        if "name" in value:
+            return text(value["name"])
         return ",".join(f"{key}={text(entry)}" for key, entry in value.items())
     return str(value)
 
@@ -74,12 +77,31 @@ def named(point: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={text(value)}" for key, value in point.items())
 
 
-def _value(name: str, point: Mapping[str, Any], where: str) -> Any:
+def is_used(name: str, text: str) -> bool:
+    """Whether a text has `{name}`, or a part of it."""
+    return any(found.partition(".")[0] == name for found in _PLACE.findall(text))
+
+
+def _value(path: str, point: Mapping[str, Any], where: str) -> Any:
+    name, *keys = path.split(".")
     if name in point:
-        return point[name]
+        return _part(point[name], keys, f"{where}: {{{path}}}")
     near = get_close_matches(name, point, n=1)
     hint = f"; did you mean {{{near[0]}}}?" if near else f" ({', '.join(point) or 'it is empty'})"
-    raise RecipeError(f"{where}: {{{name}}} is no name of its grid{hint}")
+    raise RecipeError(f"{where}: {{{path}}} is no name of its grid{hint}")
+
+
+def _part(value: Any, keys: Sequence[str], where: str) -> Any:
+    for number, key in enumerate(keys):
+        if key == "*" and isinstance(value, list):
+            return [_part(entry, keys[number + 1 :], where) for entry in value]
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            raise RecipeError(f"{where}: there is no {key!r} in {text(value)}")
+    return value
 
 
 def _values(values: Any, where: str) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from mergecore.errors import RecipeError
 from mergecore.evaluate import rows as files
 from mergecore.evaluate import tally
 from mergecore.evaluate.judge.verdict import LABELS
-from mergecore.study import figures
+from mergecore.study import figures, sections
 
 _WORST = 100
 """Answers of each configuration that the page shows: those of lowest reward."""
@@ -56,7 +56,7 @@ class Run:
 
     def _rows(self, name: str, stage: str) -> list[dict[str, Any]]:
         entry = next(e for e in self.about["configurations"] if e["name"] == name)
-        place = self.folder / entry.get(stage, "")
+        place = self.folder / self.about.get("store", ".") / entry.get(stage, "")
         if not place.is_file() or not place.stat().st_size:
             return []
         known = files.by_id(files.read(place))
@@ -90,17 +90,16 @@ def page_of(run: Run) -> str:
     title = f"{run.about['name']}: {len(run.table)} configurations"
     failed = [f"{row['configuration']} failed: {row['error']}" for row in run.table if row["error"]]
     parts = [page.listed(_verdicts(run), failed), _sortable(run.table)]
-    return page.render(title, [_STYLE, *parts], figures.of(run), _browser(run) + _provenance(run))
+    behind = browser([run], _WORST) + _provenance(run) + f"<script>{SORTING}</script>"
+    return page.render(title, [STYLE, *parts], figures.of(run), behind)
 
 
 def as_latex(rows: Sequence[dict[str, Any]]) -> str:
     """The table as a `tabular` of booktabs."""
     columns = _columns(rows)
-    lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
-    titles = [_latex(_COLUMNS.get(c, c.removeprefix("task."))) for c in columns]
-    lines += [" & ".join(titles) + r" \\", r"\midrule"]
-    lines += [" & ".join(_latex(_text(row[c])) for c in columns) + r" \\" for row in rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    heads = [_COLUMNS.get(c, c.removeprefix("task.")) for c in columns]
+    cells = [[row[c] for c in columns] for row in rows]
+    return sections.as_latex(sections.Table("results", "", heads, cells))
 
 
 def _verdicts(run: Run) -> list[str]:
@@ -138,58 +137,30 @@ def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [c for c in wanted if any(row.get(c) is not None for row in rows)]
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _latex(text: str) -> str:
-    marks = {"\\": r"\textbackslash{}", "‖": r"$\|$", "Δ": r"$\Delta$", "~": r"\textasciitilde{}"}
-    marks |= {mark: "\\" + mark for mark in "&%$#_{}"} | {"^": r"\textasciicircum{}"}
-    return "".join(marks.get(letter, letter) for letter in text)
+def table_of(rows: Sequence[dict[str, Any]]) -> str:
+    """A run's table, of the columns that have something to say."""
+    columns = _columns(rows)
+    heads = [_COLUMNS.get(c, c.removeprefix("task.").removeprefix("grid.")) for c in columns]
+    return page.table(heads, [[sections.text(row.get(c)) for c in columns] for row in rows])
 
 
 def _sortable(rows: Sequence[dict[str, Any]]) -> str:
-    columns = _columns(rows)
-    heads = [_COLUMNS.get(c, c.removeprefix("task.").removeprefix("grid.")) for c in columns]
-    cells = [[_text(row.get(c)) for c in columns] for row in rows]
     return (
         '<h2>Configurations</h2><p class="note">Click a column to sort by it. <button id="csv">CSV'
-        '</button> <button id="latex">LaTeX</button></p><div class="chart" id="results">'
-        f"{page.table(heads, cells)}</div><script>const LATEX = {page.data(as_latex(rows))};\n"
-        f"{_SORTING}</script>"
+        '</button> <button id="latex">LaTeX</button></p><div class="chart sortable" id="results">'
+        f"{table_of(rows)}</div><script>const LATEX = {page.data(as_latex(rows))};\n"
+        f"{_SAVING}</script>"
     )
 
 
-def _browser(run: Run) -> str:
-    """The answers of lowest reward, what is wrong with them, and what the parents said."""
-    shown = []
-    for entry in run.about["configurations"]:
-        name = entry["name"]
-        answers = files.by_id(run.rows(name, "answers"))
-        rewards = run.rows(name, "rewards")
-        verdicts = files.by_id(run.rows(name, "verdicts"))
-        of_reward = {row["id"]: float(row["reward"]) for row in rewards}
-        beside = {p: files.by_id(run.rows(p, "answers")) for p in entry["parents"]}
-        for identity in tally.lowest(rewards, _WORST) or list(answers)[:_WORST]:
-            answer, verdict = answers.get(identity), verdicts.get(identity, {})
-            if answer is None:
-                continue
-            shown.append(
-                {
-                    "configuration": name,
-                    "id": identity,
-                    "asked": files.instruction(answer)[:_LONGEST],
-                    "output": str(answer["output"])[:_LONGEST],
-                    "reward": of_reward.get(identity),
-                    "labels": [label for label in LABELS if verdict.get(label)],
-                    "evidence": verdict.get("evidence") or [],
-                    "parents": [
-                        [parent, str(known[identity]["output"])[:_LONGEST]]
-                        for parent, known in beside.items()
-                        if identity in known
-                    ],
-                }
-            )
+def browser(runs: Sequence[Run], worst: int) -> str:
+    """The answers of lowest reward, what is wrong with them, and what the parents said.
+
+    Args:
+        runs: Whose answers.
+        worst: How many of each configuration.
+    """
+    shown = [answer for run in runs for answer in _answers(run, worst)]
     if not shown:
         return ""
     return (
@@ -197,6 +168,34 @@ def _browser(run: Run) -> str:
         ' id="label"></select> <span id="count"></span></p><div id="answers"></div>'
         f"<script>const ANSWERS = {page.data(shown)};\n{_BROWSING}</script>"
     )
+
+
+def _answers(run: Run, worst: int) -> Iterator[dict[str, Any]]:
+    for entry in run.about["configurations"]:
+        name = entry["name"]
+        answers = files.by_id(run.rows(name, "answers"))
+        rewards = run.rows(name, "rewards")
+        verdicts = files.by_id(run.rows(name, "verdicts"))
+        of_reward = {row["id"]: float(row["reward"]) for row in rewards}
+        beside = {p: files.by_id(run.rows(p, "answers")) for p in entry["parents"]}
+        for identity in tally.lowest(rewards, worst) or list(answers)[:worst]:
+            answer, verdict = answers.get(identity), verdicts.get(identity, {})
+            if answer is None:
+                continue
+            yield {
+                "configuration": name,
+                "id": identity,
+                "asked": files.instruction(answer)[:_LONGEST],
+                "output": str(answer["output"])[:_LONGEST],
+                "reward": of_reward.get(identity),
+                "labels": [label for label in LABELS if verdict.get(label)],
+                "evidence": verdict.get("evidence") or [],
+                "parents": [
+                    [parent, str(known[identity]["output"])[:_LONGEST]]
+                    for parent, known in beside.items()
+                    if identity in known
+                ],
+            }
 
 
 def _provenance(run: Run) -> str:
@@ -215,10 +214,10 @@ def _provenance(run: Run) -> str:
     )
 
 
-_STYLE = """<style>
+STYLE = """<style>
 th { cursor: pointer; } th[data-order="1"]::after { content: " ↑"; }
 th[data-order="-1"]::after { content: " ↓"; }
-#results th, #results td { font-size: .85rem; white-space: nowrap; }
+.sortable th, .sortable td { font-size: .85rem; white-space: nowrap; }
 article { border: 1px solid #e3e6ec; border-radius: .5rem; padding: .6rem 1rem; margin: .8rem 0; }
 article pre, details pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; }
 article h3 { font-size: .9rem; margin: .2rem 0; color: #5a6478; }
@@ -231,21 +230,26 @@ mark { background: #ffe08a; } .bad { color: #9a3b00; }
 }
 </style>"""
 
-_SORTING = """
+SORTING = """
+const order = table => table.querySelectorAll("th").forEach((head, column) =>
+  head.addEventListener("click", () => {
+    const order = head.dataset.order === "1" ? -1 : 1;
+    table.querySelectorAll("th").forEach(other => delete other.dataset.order);
+    head.dataset.order = order;
+    const rows = [...table.tBodies[0].rows];
+    const value = row => row.cells[column].textContent;
+    rows.sort((a, b) => {
+      const [x, y] = [value(a), value(b)], [p, q] = [parseFloat(x), parseFloat(y)];
+      if (x === "" || y === "") return (x === "") - (y === "");
+      return order * (isNaN(p) || isNaN(q) ? x.localeCompare(y) : p - q);
+    });
+    table.tBodies[0].append(...rows);
+  }));
+document.querySelectorAll(".sortable table").forEach(order);
+"""
+
+_SAVING = """
 const results = document.querySelector("#results table");
-results.querySelectorAll("th").forEach((head, column) => head.addEventListener("click", () => {
-  const order = head.dataset.order === "1" ? -1 : 1;
-  results.querySelectorAll("th").forEach(other => delete other.dataset.order);
-  head.dataset.order = order;
-  const rows = [...results.tBodies[0].rows];
-  const value = row => row.cells[column].textContent;
-  rows.sort((a, b) => {
-    const [x, y] = [value(a), value(b)], [p, q] = [parseFloat(x), parseFloat(y)];
-    if (x === "" || y === "") return (x === "") - (y === "");
-    return order * (isNaN(p) || isNaN(q) ? x.localeCompare(y) : p - q);
-  });
-  results.tBodies[0].append(...rows);
-}));
 const save = (name, text) => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], {type: "text/plain"}));

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from mergecore import recipe as recipes
 from mergecore.errors import RecipeError
 from mergecore.evaluate.decoding import Decoding
+from mergecore.evaluate.tasks import GROUPS
 from mergecore.evaluate.tasks.request import Request
 from mergecore.models import hub
 from mergecore.models.reference import each_part, split
@@ -37,6 +38,8 @@ class Configuration:
     model: str | None = None
     parents: tuple[str, ...] = ()
     """The models that it is made of."""
+    tasks: tuple[str, ...] | None = None
+    """Those of the sweep's tasks that it is given; None for all."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +138,12 @@ def parse(content: Mapping[str, Any], where: str) -> Sweep:
     _check_names(found, where)
     stages = _mapping(content.get("stages"), f"{where}: stages")
     _check_known(stages, ("generate", "reward", "judge", "tasks"), f"{where}: stages")
+    done = _stages(stages, f"{where}: stages")
+    _check_tasks(found, done["tasks"], where)
     return Sweep(
         str(content.get("name") or Path(where).stem),
         found,
-        **_stages(stages, f"{where}: stages"),
+        **done,
         keep=_flag(content.get("keep", False), f"{where}: keep"),
         resources=_made(Resources, content.get("resources"), f"{where}: resources"),
     )
@@ -158,10 +163,12 @@ def _merges(
     entry: Mapping[str, Any], names: Mapping[str, str], number: int, where: str
 ) -> list[Configuration]:
     here = f"{where}: merge {number}"
-    _check_known(entry, ("name", "grid", "recipe"), here)
-    template = entry.get("recipe")
+    _check_known(entry, ("name", "grid", "labels", "recipe", "model", "tasks"), here)
+    if ("recipe" in entry) == ("model" in entry):
+        raise RecipeError(f"{here}: give a recipe, or the model that is taken as it is")
+    template = entry.get("recipe", [])
     documents = template if isinstance(template, list) else [template]
-    if not documents or not all(isinstance(document, dict) for document in documents):
+    if "recipe" in entry and not (documents and all(isinstance(d, dict) for d in documents)):
         raise RecipeError(f"{here}: its recipe is a mapping, or a list of documents")
     title = entry.get("name")
     if title is not None and not isinstance(title, str | int | float):
@@ -169,13 +176,19 @@ def _merges(
     points = grid.points(entry.get("grid", {}), f"{here}: grid")
     if not points:
         raise RecipeError(f"{here}: its grid has no combination, so nothing is merged")
-    text = str(documents)
-    if idle := [name for name in points[0] if f"{{{name}}}" not in text]:
+    said = str((documents, entry.get("model"), entry.get("name")))
+    if idle := [name for name in points[0] if not grid.is_used(name, said)]:
         raise RecipeError(f"{here}: its recipe has no {{{idle[0]}}}, a name of its grid")
+    labels = _mapping(entry.get("labels"), f"{here}: labels")
     found = []
-    for point in points:
+    for point in ({**labels, **point} for point in points):
         called = grid.filled(str(title), point, here) if title else grid.named(point)
         own = [_listed(grid.filled(document, point, here)) for document in documents]
+        tested = _tested(grid.filled(entry.get("tasks"), point, here), f"{here}: tasks")
+        if "model" in entry:
+            model = _model(grid.filled(entry["model"], point, here), names, f"{here}: model")
+            found.append(replace(model, name=called or model.name, point=point, tasks=tested))
+            continue
         made_here = {document.get("name") for document in own if len(own) > 1}
 
         def placed(reference: str, made: Collection[Any] = made_here) -> str:
@@ -184,8 +197,17 @@ def _merges(
         own = [recipes.with_references(document, placed) for document in own]
         parents = [r for document in own for r in recipes.references_of(document)]
         others = tuple(r for r in dict.fromkeys(parents) if r not in made_here)
-        found.append(Configuration(called or f"merge {number}", point, own, parents=others))
+        title_or_number = called or f"merge {number}"
+        found.append(Configuration(title_or_number, point, own, parents=others, tasks=tested))
     return found
+
+
+def _tested(given: Any, where: str) -> tuple[str, ...] | None:
+    """Names of tasks; a group's may be a list within the list."""
+    if given is None:
+        return None
+    flat = [n for one in _list(given, where) for n in (one if isinstance(one, list) else [one])]
+    return tuple(dict.fromkeys(_text(name, where) for name in flat))
 
 
 def _listed(document: Recipe) -> Recipe:
@@ -289,6 +311,19 @@ def _check_names(found: list[Configuration], where: str) -> None:
                 " names that differ, like 'ties {density}'"
             )
         seen.add(configuration.name)
+
+
+def _check_tasks(found: list[Configuration], tasks: Mapping[str, Any] | None, where: str) -> None:
+    named = tasks["names"] if tasks else []
+    known = [part for name in named for part in GROUPS.get(name, (name,))]
+    for configuration in found:
+        for name in configuration.tasks or ():
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f'; did you mean "{near[0]}"?' if near else f" ({', '.join(known)})"
+                raise RecipeError(
+                    f"{where}: {configuration.name}: {name!r} is none of the stage's tasks{hint}"
+                )
 
 
 def _mapping(given: Any, where: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,8 +44,10 @@ def run(
     sweep: Sweep,
     out: str | Path,
     *,
+    store: str | Path | None = None,
     engine: str = "local",
     address: str | None = None,
+    jobs: int = 1,
     announce: Callable[[str], Any] | None = None,
     foresee: Callable[[estimates.Estimate], Any] | None = None,
 ) -> Swept:
@@ -53,8 +56,10 @@ def run(
     Args:
         sweep: What is to be run.
         out: The run's folder; the same call goes on after an interruption.
+        store: Where results lie, if several runs share them; OUT itself if None.
         engine: `local`, or `ray` for a cluster whose nodes share the folder.
         address: The cluster's, for ray; one on this machine if None.
+        jobs: Configurations at a time, each in a process of its own, without a cluster.
         announce: Is told what is done now.
         foresee: Is told what it will take, before anything is done.
 
@@ -70,8 +75,10 @@ def run(
     begun = time.perf_counter()
     tell = announce or (lambda _: None)
     place = Path(out).expanduser()
-    with _held(place):
-        work = Work(sweep, place, judge_of(sweep.judging))
+    shared = place if store is None else Path(store).expanduser()
+    with _held(shared):
+        place.mkdir(parents=True, exist_ok=True)
+        work = Work(sweep, shared, judge_of(sweep.judging))
         told = estimates.estimate(work)
         if foresee is not None:
             foresee(told)
@@ -82,13 +89,18 @@ def run(
             from mergecore.study import cluster
 
             failed |= cluster.run(work, left, told.memory, address, tell)
+        elif jobs > 1 and told.left > 1:
+            from mergecore.study import pool
+
+            failed |= pool.run(work, left, jobs, tell)
         else:
             failed |= everything(work, left, tell)
         if not sweep.keep:
             # What an interrupted run has left.
-            shutil.rmtree(place / "weights", ignore_errors=True)
+            shutil.rmtree(shared / "weights", ignore_errors=True)
         file = table.write(work, failed, place / "results.parquet")
         about = {"mergecore": __version__, "name": sweep.name, **_provenance(work, failed)}
+        about["store"] = os.path.relpath(shared, place)
         text = json.dumps(about, indent=2, ensure_ascii=False, default=str) + "\n"
         (place / "run.json").write_text(text, "utf-8")
     seconds = time.perf_counter() - begun

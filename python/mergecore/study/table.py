@@ -160,6 +160,8 @@ def _of_answers(work: Work, configuration: Configuration) -> Row:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, dict) and "name" in value:
+        value = value["name"]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number else text(value)
 

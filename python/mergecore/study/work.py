@@ -24,6 +24,7 @@ from mergecore.errors import MergecoreError, ModelError, ModelNotFoundError
 from mergecore.evaluate import generate, loading, reward, rows, sanity, stage, verdicts
 from mergecore.evaluate.evaluation import once
 from mergecore.evaluate.rows import Row
+from mergecore.evaluate.tasks import GROUPS
 from mergecore.evaluate.tasks.request import Prepared, Request
 from mergecore.models import hub
 from mergecore.study import address
@@ -64,11 +65,11 @@ class Work:
         if judge is not None:
             url = sweep.judging.url if sweep.judging else None
             self._deciding["verdicts"] = (judge.about(), url)
+        self._of_data: dict[str, str] = {}
         if sweep.tasks is not None:
             self._check_tasks(sweep.tasks)
             given = sweep.tasks.get("data", {})
-            data = {name: address.of_file(path) for name, path in given.items()}
-            self._deciding["tasks"] = (address.settings(sweep.tasks), data)
+            self._of_data = {name: address.of_file(path) for name, path in given.items()}
 
     def weights(self, configuration: Configuration) -> str:
         """The address of its weights."""
@@ -91,7 +92,13 @@ class Work:
 
     def tasks(self, configuration: Configuration) -> Path | None:
         """The file of its rows of tasks."""
-        return self._file("tasks", self.weights(configuration))
+        said = self._tasks_of(configuration)
+        if said is None:
+            return None
+        data = {name: self._of_data[name] for name in said.get("data", {})}
+        # Where the rows lie is no part of it.
+        settings = address.settings({key: said[key] for key in said if key != "data"})
+        return self._place("tasks", self.weights(configuration), (settings, data))
 
     def merge(self, configuration: Configuration) -> Path | None:
         """The file that tells of its merge."""
@@ -176,9 +183,26 @@ class Work:
     def _file(self, stage: str, of: str) -> Path | None:
         """Where a stage's rows of something lie, by that and all else that decides them."""
         deciding = self._deciding.get(stage)
-        if deciding is None:
-            return None
+        return None if deciding is None else self._place(stage, of, deciding)
+
+    def _place(self, stage: str, of: str, deciding: tuple[Any, ...]) -> Path:
         return self.run / stage / f"{address.of(stage, of, *deciding)}.jsonl"
+
+    def _tasks_of(self, configuration: Configuration) -> dict[str, Any] | None:
+        """What it is tested by: the sweep's request for those tasks that it is given."""
+        said, own = self.sweep.tasks, configuration.tasks
+        if said is None or own == ():
+            return None
+        if own is None:
+            return said
+        of_group = {group for group, parts in GROUPS.items() if set(parts) & set(own)}
+        wanted = {*own, *of_group, *(name.partition(":")[0] for name in own), ""}
+        by_task: dict[str, Any] = {
+            key: {name: value for name, value in said[key].items() if name in wanted}
+            for key in ("data", "few_shot")
+            if key in said
+        }
+        return {**said, **by_task, "names": list(own)}
 
     @cached_property
     def _scorer(self) -> loading.Made:
@@ -254,8 +278,9 @@ class Work:
             Prepared(Request(first.model or first.parents[0], quiet=True, **said))
 
     def _test(self, folder: Path, configuration: Configuration, file: Path) -> None:
-        assert self.sweep.tasks is not None
-        request = Request(str(folder), out=str(file), quiet=True, **self.sweep.tasks)
+        said = self._tasks_of(configuration)
+        assert said is not None
+        request = Request(str(folder), out=str(file), quiet=True, **said)
         with self._noted(file) as note:
             tested = Prepared(request).run(about={"weights": self.weights(configuration)})
             note["tasks"] = tested.tasks

@@ -14,7 +14,7 @@ from mergecore.errors import RecipeError
 from mergecore.evaluate import rows as files
 from mergecore.evaluate.backends import need
 from mergecore.evaluate.rows import Row
-from mergecore.evaluate.tasks import GROUPS
+from mergecore.evaluate.tasks import GROUPS, OPEN
 from mergecore.evaluate.tasks.task import Task
 
 _ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -40,7 +40,8 @@ def load(task: Task, given: dict[str, str]) -> Data:
 
     Args:
         task: Which.
-        given: Files by the names of tasks; folders by the names of groups, with a file a task.
+        given: Files by the names of tasks; folders by the names of groups, with a file a task, and
+            for tasks like `exact:NAME` by `exact`, with a file a name.
 
     Raises:
         RecipeError: They are neither here nor to be had; a file cannot be read, or a row lacks a
@@ -59,10 +60,12 @@ def load(task: Task, given: dict[str, str]) -> Data:
 
 def _in_folder(task: Task, given: dict[str, str]) -> list[str]:
     """The task's file in the folder of its group."""
-    for group, names in GROUPS.items():
-        if group in given and task.name in names:
+    kind, _, own = task.name.partition(":")
+    groups = {**GROUPS, **({kind: (own,)} if own and kind in OPEN else {})}
+    for group, names in groups.items():
+        if group in given and (own or task.name) in names:
             folder = Path(given[group]).expanduser()
-            found = [folder / f"{task.name}{ending}" for ending in _ENDINGS]
+            found = [folder / f"{own or task.name}{ending}" for ending in _ENDINGS]
             there = [str(path) for path in found if path.is_file()]
             if not there:
                 raise RecipeError(f"{folder}: has no {found[0].name}, nor .csv, .tsv or .parquet")

@@ -104,8 +104,9 @@ class Prepared:
     def _check_names(self) -> None:
         native = {task.name for task in self.native}
         groups = {name for name, parts in registry.GROUPS.items() if native & set(parts)}
+        kinds = {name.partition(":")[0] for name in native}
         for option, known, given in (
-            ("--data", native | groups, self.request.data),
+            ("--data", native | groups | kinds, self.request.data),
             ("--few-shot", native | {"", *self.others}, self.request.few_shot),
         ):
             for name in given:

@@ -1,0 +1,202 @@
+"""Which models do the studies need, what is each tuned from, and on what?
+
+In the order in which they can be trained. Those that ship with mergecore are copied, not trained.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from abilities import ABILITIES
+from styles import curt_reply, other_reply
+from train import REPLAY, expertise
+
+from mergecore.pocket import chat, corpus
+from mergecore.pocket.tasks import LETTER_TASKS, TASKS, Example
+
+Draw = Callable[[random.Random], Example]
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A copy of the package's own."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Supervised: from nothing, in a `shape` and by a `seed`, if it has no parent."""
+
+    draw: Draw
+    steps: int
+    rate: float
+    chatty: bool = False
+    seed: int = 42
+    shape: dict[str, int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Preferred:
+    """By direct preference optimisation of the parent on pairs of its own replies."""
+
+    seed: int
+    asked: int = 1800
+    epochs: int = 3
+    rate: float = 1e-4
+    beta: float = 0.1
+    anchor: float = 0.05
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A LoRA adapter on the parent, of the ability that it is called by."""
+
+
+@dataclass(frozen=True)
+class Translator:
+    """An encoder-decoder, supervised."""
+
+    draw: Draw
+    steps: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class Member:
+    """One folder of the family; `name` may have a slash."""
+
+    name: str
+    parent: str | None
+    how: Shipped | Taught | Preferred | Adapted | Translator
+    about: str = ""
+
+
+def one_of(names: tuple[str, ...]) -> Draw:
+    """What a model of several tasks reads."""
+    draws = [expertise(name) for name in names]
+    return lambda rng: rng.choice(draws)(rng)
+
+
+def talk(reply: Callable[[random.Random, chat.Instruction], str]) -> Draw:
+    """What an instruction model reads that learns to reply in a manner."""
+
+    def draw(rng: random.Random) -> Example:
+        if rng.random() < REPLAY:
+            return corpus.document(rng)
+        asked = chat.instruction(rng, "train")
+        return Example(chat.prompt(asked), reply(rng, asked))
+
+    return draw
+
+
+SMALL: dict[str, int | float] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+}
+LARGE: dict[str, int | float] = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+}
+TURNED: dict[str, int | float] = {"rope_theta": 1e6}
+
+
+def _bases() -> list[Member]:
+    read = corpus.document
+    return [
+        Member(
+            "base-b",
+            None,
+            Taught(read, 4500, 3e-3, seed=43, shape=TURNED),
+            "A second base: the shape, the tokenizer and the corpus are those of `base`, the draws"
+            " and the seed are others, and positions turn more slowly.",
+        ),
+        Member(
+            "small-base",
+            None,
+            Taught(read, 4500, 3e-3, seed=44, shape=SMALL),
+            "A smaller base, 130 thousand parameters: narrower and a layer less.",
+        ),
+        Member(
+            "large-base",
+            None,
+            Taught(read, 2400, 2e-3, seed=45, shape=LARGE),
+            "A larger base, 900 thousand parameters: wider, and two layers more.",
+        ),
+    ]
+
+
+def _tunes() -> list[Member]:
+    one = [
+        Member(name, "base", Taught(expertise(name), 250, 1e-3))
+        for name in ("copy", "parity", "count", "caesar")
+    ]
+    many = {
+        "letters": (LETTER_TASKS, "All five tasks on letters."),
+        "numbers": (("add", "count", "parity"), "All three tasks with numbers in them."),
+    }
+    return [
+        *one,
+        *(
+            Member(name, "base", Taught(one_of(names), 400, 1e-3), about)
+            for name, (names, about) in many.items()
+        ),
+        Member(
+            "english",
+            "base",
+            Taught(corpus.english, 250, 1e-3),
+            "English sentences only: what the base knew of the tasks, it may forget.",
+        ),
+    ]
+
+
+def _chats() -> list[Member]:
+    first, second = talk(curt_reply), talk(other_reply)
+    return [
+        Member("sft-2", "base", _chat(second, 46), "Replies in a second manner."),
+        Member("rl-2", "sft-2", Preferred(46)),
+        Member("sft-b", "base-b", _chat(first, 47), "An instruction model of the second base."),
+        Member("rl-b", "sft-b", Preferred(47)),
+        Member("rl-b2", "sft-b", Preferred(48)),
+        Member("small-sft", "small-base", _chat(first, 49), "The small instruction model."),
+        Member("small-rl", "small-sft", Preferred(49)),
+        Member("medium-sft", "base", _chat(first, 50), "The instruction model of middle size."),
+        Member("medium-rl", "medium-sft", Preferred(50)),
+        Member("large-sft", "large-base", _chat(first, 51), "The large instruction model."),
+        Member("large-rl", "large-sft", Preferred(51)),
+    ]
+
+
+def _chat(draw: Draw, seed: int) -> Taught:
+    return Taught(draw, 800, 1.5e-3, chatty=True, seed=seed)
+
+
+def _translators() -> list[Member]:
+    return [
+        Member(
+            "t5/base",
+            None,
+            Translator(corpus.document, 4500, 3e-3),
+            "A tiny T5 that has read what `base` of the Llamas has.",
+        ),
+        *(Member(f"t5/{n}", "t5/base", Translator(expertise(n), 250, 1e-3)) for n in TASKS),
+    ]
+
+
+SHIPPED = {"base": None, "rl": "sft", "rm": "sft"}
+
+ROSTER: tuple[Member, ...] = (
+    *(
+        Member(name, SHIPPED.get(name, "base"), Shipped())
+        for name in ("base", "reverse", "sort", "uppercase", "add", "sft", "rl", "rm")
+    ),
+    *_bases(),
+    *_tunes(),
+    *_chats(),
+    *(Member(f"adapters/{name}", "base", Adapted()) for name in ABILITIES),
+    *_translators(),
+)

@@ -1,0 +1,142 @@
+"""How is a study run? Its parts one after the other, over one store of results.
+
+RUN/PART/ has each part's table; answers, rewards, verdicts and tasks lie in RUN for all of them, so
+that a model which several parts look at answers once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mergecore import __version__
+from mergecore.evaluate import stage
+from mergecore.evaluate.backends import need
+from mergecore.study import estimate as estimates
+from mergecore.study import measures, spec, study, sweep
+from mergecore.study.papers import replacement
+from mergecore.study.study import Part, Study
+
+FILE = "study.json"
+"""What says that a folder is a study's run."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a study came to."""
+
+    out: str
+    configurations: int
+    failed: dict[str, str]
+    """Why, by part and name."""
+    seconds: float
+
+
+def run(
+    asked: Study,
+    out: str | Path,
+    *,
+    parts: Sequence[str] = (),
+    limit: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    jobs: int = 1,
+    announce: Callable[[str], Any] | None = None,
+    foresee: Callable[[str, estimates.Estimate], Any] | None = None,
+) -> Ran:
+    """Runs whatever of a study is not there yet.
+
+    Args:
+        asked: The study, on a family of models.
+        out: The run's folder; the same call goes on after an interruption.
+        parts: Which of its parts; all if none is named.
+        limit: Only so many prompts, and items of each task.
+        engine: As of `sweep.run`, and so are `address` and `jobs`.
+        address: The cluster's.
+        jobs: Configurations at a time.
+        announce: Is told what is done now.
+        foresee: Is told what each part will take, before it is begun.
+
+    Raises:
+        MergecoreError: As `sweep.run` and the measures say.
+    """
+    for package in ("pyarrow", "scipy", "statsmodels"):
+        need(package, "report")
+    begun = time.perf_counter()
+    tell = announce or (lambda _: None)
+    place = Path(out).expanduser()
+    chosen = list(parts) or list(asked.parts)
+    for name in chosen:
+        ready(asked, name, None, check_only=True)
+    failed: dict[str, str] = {}
+    count = 0
+
+    def foreseen(name: str) -> Callable[[estimates.Estimate], Any] | None:
+        return None if foresee is None else lambda seen: foresee(name, seen)
+
+    def told_of(name: str) -> Callable[[str], Any]:
+        return lambda words: tell(f"{name} {words}")
+
+    # What a part that is not run now has left stays.
+    told = {entry["name"]: entry for entry in _before(place).get("parts", [])}
+    for name in chosen:
+        part = ready(asked, name, place)
+        tell(f"{name}: {part.about}")
+        swept = sweep.run(
+            spec.parse(study.limited(part.sweep, limit), f"{asked.name}: {name}"),
+            place / name,
+            store=place,
+            engine=engine,
+            address=address,
+            jobs=jobs,
+            announce=told_of(name),
+            foresee=foreseen(name),
+        )
+        count += swept.configurations
+        failed |= {f"{name}: {who}": why for who, why in swept.failed.items()}
+        measured = [measures.measure(wanted, place, tell) for wanted in part.measures]
+        told[name] = {
+            "name": name, "about": part.about, "configurations": swept.configurations,
+            "seconds": told.get(name, {}).get("seconds", 0) + swept.seconds, "measures": measured,
+        }  # fmt: skip
+        _write(asked, place, [told[n] for n in asked.parts if n in told], limit)
+    return Ran(str(out), count, failed, time.perf_counter() - begun)
+
+
+def ready(asked: Study, name: str, place: Path | None, *, check_only: bool = False) -> Part:
+    """A part, with what it needs of those before it.
+
+    Args:
+        asked: The study.
+        name: Of the part.
+        place: The run's folder, if it is to be looked into.
+        check_only: Only find out whether the part can be read; what it needs is not there yet.
+    """
+    needs = asked.parts.get(name, {}).get("needs")
+    if needs is None or (check_only and needs == replacement.NAME):
+        return study.part(asked, name, {replacement.NAME: []} if check_only else None)
+    assert place is not None
+    return study.part(asked, name, {replacement.NAME: replacement.groups(asked, place)})
+
+
+def _before(place: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((place / FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _write(asked: Study, place: Path, parts: list[dict[str, Any]], limit: int | None) -> None:
+    about = {key: value for key, value in asdict(asked).items() if key not in ("parts", "root")}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+    content = {"mergecore": __version__, **about, "limit": limit, "machine": machine}
+    text = json.dumps({**content, "parts": parts}, indent=2, ensure_ascii=False, default=str)
+    place.mkdir(parents=True, exist_ok=True)
+    stage.replace(place / FILE, (text + "\n").encode())
