@@ -18,6 +18,7 @@ Chart: TypeAlias = tuple[str, str, dict[str, Any]]
 """Its title, what it shows, and its Vega-Lite specification."""
 
 _GLOBAL = "window.vegaEmbed = vegaEmbed;"
+_EMPTY = ("–", "nan", "inf", "-inf")
 _HEAD = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -30,7 +31,7 @@ body {{ font: 15px/1.5 system-ui, sans-serif; color: #1d2433; max-width: 60rem; 
 h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin-top: 2.2rem; }}
 table {{ border-collapse: collapse; }}
 th, td {{ padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid #e3e6ec; }}
-th:first-child, td:first-child {{ text-align: left; }}
+th:first-child, td:first-child, .words {{ text-align: left; }}
 th {{ font-weight: 600; color: #5a6478; }} p.note {{ color: #5a6478; max-width: 46rem; }}
 div.chart {{ overflow-x: auto; }} li.warning {{ color: #9a3b00; }}
 </style>
@@ -105,10 +106,20 @@ def data(content: Any) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of texts."""
-    cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heads)
+    # Words stand left, numbers right: a column is words where anything in it is.
+    words = [any(map(_is_words, column)) for column in zip(*rows, strict=True)]
+    marks = [' class="words"' if wordy else "" for wordy in words] or [""] * len(heads)
+    cells = [
+        "".join(f"<td{m}>{html.escape(c)}</td>" for m, c in zip(marks, row, strict=True))
+        for row in rows
+    ]
+    head = "".join(f"<th{m}>{html.escape(c)}</th>" for m, c in zip(marks, heads, strict=True))
     body = "".join(f"<tr>{row}</tr>" for row in cells)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _is_words(cell: str) -> bool:
+    return bool(cell) and not cell.lstrip("-+–<> ")[:1].isdigit() and cell not in _EMPTY
 
 
 def listed(said: Sequence[str], warnings: Sequence[str]) -> str:

@@ -133,7 +133,7 @@ def check(name: str, family: str, models: str | None, as_json: bool, quiet: bool
 @click.option("--limit", type=click.IntRange(1), help="Only so many prompts, and items of a task")
 @click.option("--engine", type=click.Choice(("local", "ray")), default="local", show_default=True)
 @click.option("--address", metavar="ADDRESS", help="Of the ray cluster  [one on this machine]")
-@click.option("--jobs", type=click.IntRange(1), default=1, help="Configurations at a time  [1]")
+@click.option("--jobs", type=click.IntRange(1), help="Configurations at a time  [the family's]")
 @options.printing
 def run(
     name: str,
@@ -144,7 +144,7 @@ def run(
     limit: int | None,
     engine: str,
     address: str | None,
-    jobs: int,
+    jobs: int | None,
     as_json: bool,
     quiet: bool,
 ) -> int:

@@ -46,7 +46,7 @@ def run(
     limit: int | None = None,
     engine: str = "local",
     address: str | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     announce: Callable[[str], Any] | None = None,
     foresee: Callable[[str, estimates.Estimate], Any] | None = None,
 ) -> Ran:
@@ -59,7 +59,7 @@ def run(
         limit: Only so many prompts, and items of each task.
         engine: As of `sweep.run`, and so are `address` and `jobs`.
         address: The cluster's.
-        jobs: Configurations at a time.
+        jobs: Configurations at a time; what the family says, if None.
         announce: Is told what is done now.
         foresee: Is told what each part will take, before it is begun.
 
@@ -94,7 +94,7 @@ def run(
             store=place,
             engine=engine,
             address=address,
-            jobs=jobs,
+            jobs=asked.jobs if jobs is None else jobs,
             announce=told_of(name),
             foresee=foreseen(name),
         )
@@ -134,7 +134,9 @@ def _before(place: Path) -> dict[str, Any]:
 
 
 def _write(asked: Study, place: Path, parts: list[dict[str, Any]], limit: int | None) -> None:
-    about = {key: value for key, value in asdict(asked).items() if key not in ("parts", "root")}
+    left_out = ("parts", "root", "written", "jobs")
+    about = {key: value for key, value in asdict(asked).items() if key not in left_out}
+    about["values"] = asked.written  # places on this machine are nobody else's business
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
     content = {"mergecore": __version__, **about, "limit": limit, "machine": machine}
     text = json.dumps({**content, "parts": parts}, indent=2, ensure_ascii=False, default=str)

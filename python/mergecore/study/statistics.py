@@ -1,8 +1,8 @@
 """Which tests are made? Of methods against tasks, of trends, and of many comparisons at once.
 
-scipy's and statsmodels', but for the analyses of variance, whose few sums are written here as
-Maxwell and Delaney have them and are tested against statsmodels, and for permutations, of which a
-study's eight models have few enough to count them all. What the data cannot tell is NaN.
+scipy's, but for the analyses of variance, whose few sums are written here as Maxwell and Delaney
+have them, and Holm's, both tested against statsmodels; and for permutations, of which a study's
+eight models have few enough to count them all. What the data cannot tell is NaN.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from mergecore.diagnose import association
 from mergecore.diagnose.association import Association, scipy_stats
-from mergecore.evaluate.backends import need
 
 Floats = NDArray[np.float64]
 
@@ -70,7 +69,7 @@ def two_way(table: Floats) -> TwoWay:
     )
 
 
-def one_way(groups: Sequence[Sequence[float]]) -> Effect:
+def one_way(groups: Sequence[Sequence[float]] | Floats) -> Effect:
     """Analysis of variance of one factor."""
     each = [np.asarray(group, np.float64) for group in groups]
     every = np.concatenate(each)
@@ -92,7 +91,7 @@ def friedman(table: Floats) -> Effect:
     return Effect(float(found.statistic), float(found.pvalue))
 
 
-def kruskal(groups: Sequence[Sequence[float]]) -> Effect:
+def kruskal(groups: Sequence[Sequence[float]] | Floats) -> Effect:
     """Kruskal and Wallis' test of whether groups are of one distribution."""
     if np.ptp(np.concatenate([np.asarray(group, np.float64) for group in groups])) == 0:
         return Effect(0.0, 1.0)  # scipy refuses values that are all the same
@@ -103,16 +102,12 @@ def kruskal(groups: Sequence[Sequence[float]]) -> Effect:
 def holm(p: Sequence[float]) -> list[float]:
     """p-values adjusted for their number (Holm 1979); NaN stays NaN and does not count.
 
-    Raises:
-        RecipeError: statsmodels is not installed.
+    As statsmodels' `multipletests`, which collects garbage at every call: most of a page's time.
     """
-    need("statsmodels", "report")
-    from statsmodels.stats.multitest import multipletests
-
-    values = np.asarray(p, np.float64)
-    known = ~np.isnan(values)
-    if known.any():
-        values[known] = multipletests(values[known], method="holm")[1]
+    values = np.array(p, np.float64)
+    order = np.argsort(values)[: int((~np.isnan(values)).sum())]
+    steps = values[order] * np.arange(len(order), 0, -1)
+    values[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return [float(value) for value in values]
 
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,22 @@ class Study:
     url: str
     about: str
     family: str
-    values: dict[str, Any]
+    written: dict[str, Any]
+    """The values, with `./` as it is written."""
     parts: dict[str, dict[str, Any]] = field(repr=False)
     """As the file has them."""
     root: Path = Path()
     """What `./` in the values is relative to."""
     made_by: str | None = None
     """How the family's models are come by, if they are not on the hub."""
+    jobs: int = 1
+    """Configurations at a time, for models so small that they leave a machine idle."""
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The values, with `./` put under the root."""
+        found: dict[str, Any] = _placed(self.written, self.root)
+        return found
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ def load(name: str, family: str = PAPER, root: str | Path | None = None) -> Stud
     for key in ("title", "values", "parts"):
         if not content.get(key):
             raise RecipeError(f"{path}: has no {key}")
-    values, place, made_by = dict(content["values"]), Path(), content.get("made_by")
+    values, place, made_by, jobs = dict(content["values"]), Path(), content.get("made_by"), 1
     if family != PAPER:
         file = _file(family, _FAMILIES, families(), "family")
         other = recipes.load_mapping(file)
@@ -98,12 +108,12 @@ def load(name: str, family: str = PAPER, root: str | Path | None = None) -> Stud
         values |= given
         variable = os.environ.get(str(other.get("variable")))
         place = Path(variable or other.get("root") or file.parent).expanduser()
-        made_by = other.get("made_by")
+        made_by, jobs = other.get("made_by"), int(other.get("jobs", 1))
     place = place if root is None else Path(root).expanduser()
     return Study(
         path.stem, content["title"], str(content.get("paper", "")), str(content.get("url", "")),
-        str(content.get("about", "")), family, _placed(_expanded(values), place),
-        content["parts"], place, made_by,
+        str(content.get("about", "")), family, _expanded(values),
+        content["parts"], place, made_by, jobs,
     )  # fmt: skip
 
 
