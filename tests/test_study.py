@@ -66,7 +66,10 @@ def test_values_are_expanded_placed_and_looked_up(tmp_path):
         "title": "mine",
         "values": {
             "names": ["a", "b"],
-            "models": {"each": ["a", "b"], "as": {"name": "{each}", "model": "./{each}+./x/{each}"}},
+            "models": {
+                "each": ["a", "b"],
+                "as": {"name": "{each}", "model": "./{each}+./x/{each}"},
+            },
             "of": {"base": "org/base"},
         },
         "parts": {

@@ -26,7 +26,7 @@ class Ability:
     cue: str
     draw: Callable[[random.Random], Items]
     solve: Callable[[Items], Items]
-    steps: int = 240
+    steps: int = 160
     rate: float = 6e-3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,10 @@ class Pair:
 
 
 def pairs(
-    model: LlamaForCausalLM, tokenizer: Tokenizer, asked: list[chat.Instruction]
+    model: LlamaForCausalLM,
+    tokenizer: Tokenizer,
+    asked: list[chat.Instruction],
+    reward: Callable[[chat.Instruction, str], float] = chat.reward,
 ) -> list[Pair]:
     """The best and the worst of some sampled replies, where the two differ enough to matter."""
     prompts = [tokenizer.encode(chat.prompt(a)).ids for a in asked]
@@ -45,9 +49,9 @@ def pairs(
         texts = tokenizer.decode_batch(replies)
         for row, i in enumerate(group):
             mine = range(row * SAMPLES, (row + 1) * SAMPLES)
-            ranked = sorted(mine, key=lambda k: chat.reward(asked[i], texts[k].strip()))
+            ranked = sorted(mine, key=lambda k: reward(asked[i], texts[k].strip()))
             worst, best = ranked[0], ranked[-1]
-            gap = chat.reward(asked[i], texts[best]) - chat.reward(asked[i], texts[worst])
+            gap = reward(asked[i], texts[best]) - reward(asked[i], texts[worst])
             if gap > 0.1:
                 chosen, rejected = (
                     (prompts[i] + replies[k] + [EOS], len(prompts[i])) for k in (best, worst)

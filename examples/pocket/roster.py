@@ -180,7 +180,7 @@ def _translators() -> list[Member]:
         Member(
             "t5/base",
             None,
-            Translator(corpus.document, 4500, 3e-3),
+            Translator(corpus.document, 3600, 3e-3),
             "A tiny T5 that has read what `base` of the Llamas has.",
         ),
         *(Member(f"t5/{n}", "t5/base", Translator(expertise(n), 250, 1e-3)) for n in TASKS),
