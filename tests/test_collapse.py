@@ -15,6 +15,7 @@ from mergecore.study import sections as made
 from mergecore.study.papers import collapse, collapse_answers, collapse_losses, replacement
 
 pa = pytest.importorskip("pyarrow", reason="the extra report is not installed")
+parquet = pytest.importorskip("pyarrow.parquet", reason="the extra report is not installed")
 pytest.importorskip("scipy", reason="the extra report is not installed")
 pytest.importorskip("altair", reason="the extra report is not installed")
 
@@ -82,7 +83,7 @@ def written(asked, place, parts, change=lambda row: row, tasks=None):
         folder.mkdir(parents=True)
         keys = dict.fromkeys(key for row in rows for key in row)
         rows = [{key: row.get(key) for key in keys} for row in rows]
-        pa.parquet.write_table(pa.Table.from_pylist(rows), folder / "results.parquet")
+        parquet.write_table(pa.Table.from_pylist(rows), folder / "results.parquet")
         entries = [{"name": c.name, "point": c.point, "parents": []} for c in configurations]
         for entry, configuration in zip(entries, configurations, strict=True):
             if tasks and (lines := tasks(name, configuration)):

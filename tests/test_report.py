@@ -5,12 +5,11 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 import yaml
 
+import browser
 from mergecore import pocket
 from mergecore.pocket import chat
 
@@ -135,13 +134,7 @@ def test_what_is_no_run_is_refused(tmp_path, command):
     assert "is no finished run" in answer.err
 
 
-_PROBE = """<script>
-const problems = [];
-addEventListener("error", event => problems.push(String(event.message)));
-for (const kind of ["error", "warn"]) console[kind] = (...said) => problems.push(said.join(" "));
-</script>"""
-_ACT = """<script>
-addEventListener("load", () => setTimeout(() => {
+_ACT = """
   const column = name => [...results.tHead.rows[0].cells].find(c => c.textContent === name);
   const values = name => [...results.tBodies[0].rows]
     .map(row => row.cells[column(name).cellIndex].textContent);
@@ -153,35 +146,16 @@ addEventListener("load", () => setTimeout(() => {
   label.value = "nonsense";
   label.dispatchEvent(new Event("change"));
   const cards = document.querySelectorAll("#answers article");
-  const told = {
-    title: document.title, problems, up, down, cards: cards.length,
+  return {
+    up, down, cards: cards.length,
     marks: [...document.querySelectorAll("#answers mark")].map(m => m.textContent),
     beside: cards.length ? cards[0].querySelectorAll("pre").length : 0,
-    charts: document.querySelectorAll("div.chart canvas, div.chart svg").length,
-    asked: performance.getEntriesByType("resource").map(r => r.name)
-      .filter(name => !name.startsWith("data:") && !name.startsWith("blob:")),
   };
-  const out = document.createElement("output");
-  out.id = "told";
-  out.textContent = JSON.stringify(told);
-  document.body.append(out);
-}, 1500));
-</script>"""
+"""
 
 
 def test_in_a_browser_it_sorts_filters_and_stays_at_home(page, tmp_path):
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium on this machine")
-    file = tmp_path / "page.html"
-    before, end, after = page.rpartition("</body>")  # the charts' own script has one, too
-    file.write_text(before.replace("<head>", "<head>" + _PROBE, 1) + _ACT + end + after)
-    order = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    order += ["--virtual-time-budget=20000", f"--user-data-dir={tmp_path / 'profile'}"]
-    done = subprocess.run([*order, file.as_uri()], capture_output=True, text=True, timeout=180)
-    found = re.search(r'<output id="told">(.*?)</output>', done.stdout, re.S)
-    assert found, done.stderr[-500:]
-    told = json.loads(html.unescape(found[1]))
+    told = browser.acted_on(page, tmp_path, _ACT)
     assert told["problems"] == []
     assert told["asked"] == []
     assert "owned" not in told["title"]

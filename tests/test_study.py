@@ -12,6 +12,7 @@ import time
 import pytest
 import yaml
 
+import browser
 from mergecore import pocket
 from mergecore.errors import RecipeError
 from mergecore.pocket import chat, tasks
@@ -159,6 +160,17 @@ def family(folder):
     return file
 
 
+_SORTED = """
+  const tables = [...document.querySelectorAll(".sortable table")];
+  const table = tables.find(t => [...t.tHead.rows[0].cells].some(c => c.textContent === "reward"));
+  const column = [...table.tHead.rows[0].cells].find(c => c.textContent === "reward");
+  column.click();
+  const values = [...table.tBodies[0].rows]
+    .map(row => parseFloat(row.cells[column.cellIndex].textContent)).filter(v => !isNaN(v));
+  return {tables: tables.length, values};
+"""
+
+
 @pytest.fixture(scope="module")
 def needed():
     for package in ("pyarrow", "torch", "statsmodels", "altair", "vl_convert"):
@@ -189,6 +201,12 @@ def test_a_study_runs_goes_on_and_ends_with_its_page(tmp_path, command):
     written = findings.write(found, tmp_path / "files", ("svg",))
     assert (tmp_path / "files" / "figure-5.csv").read_text().startswith("pair,λ,reward")
     assert len([name for name in written if name.endswith(".svg")]) >= 4
+    told = browser.acted_on(page, tmp_path, _SORTED)
+    assert told["problems"] == []
+    assert told["asked"] == []
+    assert told["charts"] >= 4
+    assert told["tables"] >= 8
+    assert told["values"] == sorted(told["values"])
 
 
 @pytest.mark.usefixtures("needed")

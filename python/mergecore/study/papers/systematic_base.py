@@ -223,7 +223,7 @@ def _over_size(merges: Sequence[Merge]) -> Chart:
         "Figure 3: gain over the base by the number of models",
         "Means over subsets, bars ± one standard deviation; the dashed line is the base. Left as"
         " the methods are, right all at the norm of the mean task vector (TA's).",
-        _sizes(merges, {"": 0.0}, "gain over the base, points", lambda merge: merge.gain),
+        _sizes(merges, {"base": 0.0}, "gain over the base, points", lambda merge: merge.gain),
     )
 
 
@@ -277,13 +277,14 @@ def _sizes(
         x.scale = alt.Scale(domain=[sizes[0] - 0.6, sizes[-1] + 0.6])
         y = alt.Y("y:Q", title=title, scale=alt.Scale(zero=False))
         colors = color(shown(merges))
-        layers = chart.mark_rule(opacity=0.45).encode(x=x, y="low:Q", y2="high:Q", color=colors)
-        layers += chart.mark_line(point=True).encode(
+        bars = chart.mark_rule(opacity=0.45).encode(x=x, y="low:Q", y2="high:Q", color=colors)
+        layers = chart.mark_line(point=True).encode(
             x=x,
             y=y,
             color=colors,
             tooltip=["method:N", "n:Q", alt.Tooltip("y:Q", format=".2f"), "subsets:Q"],
         )
+        layers += bars  # behind, the legend would be as pale as they are
         rules = [{"line": name, "y": height} for name, height in lines.items()]
         marks = alt.Chart(alt.Data(values=rules)).encode(y="y:Q")
         layers += marks.mark_rule(strokeDash=[4, 4], color="#5a6478")

@@ -37,8 +37,8 @@ def section(merges: Sequence[Merge]) -> Section:
     if (every := _spearman(plain)) is not None:
         words.append(
             f"Over all {len(plain)} merges, Spearman's ρ of the gain with ‖output − base‖₂ is"
-            f" {every.statistic:+.2f} (p {every.p:.2g}). The paper calls the distance the strongest"
-            " predictor of success."
+            f" {every.statistic:+.2f} (p {every.p:.2g}). In the paper the distance is the strongest"
+            " predictor: what is near works, what is far fails."
         )
     within = [(m, f) for m in shown(plain) if (f := _spearman(_of(plain, m))) is not None]
     if within:
@@ -174,7 +174,7 @@ def _scatter(known: Sequence[Merge]) -> Chart:
     for panel in panels:
         points = [point for point in _points(known) if point["kind"] == panel]
         chart = alt.Chart(alt.Data(values=points)).encode(
-            x=alt.X("length:Q", title="‖output − base‖₂", scale=alt.Scale(type="log", nice=False)),
+            x=alt.X("length:Q", title="‖output − base‖₂", scale=alt.Scale(type="log", padding=10)),
             y=alt.Y("gain:Q", title="gain over the base, points"),
             color=color(shown(known)),
             tooltip=["name:N", "n:Q", alt.Tooltip("length:Q", format=".3g"), "gain:Q"],
@@ -203,7 +203,7 @@ def _growth(plain: Sequence[Merge]) -> Chart:
     chart = alt.Chart(alt.Data(values=rows)).mark_line(point=True)
     chart = chart.encode(
         x=alt.X("n:Q", title="models merged", axis=alt.Axis(values=sizes, format="d", grid=False)),
-        y=alt.Y("length:Q", title="‖output − base‖₂", scale=alt.Scale(type="log", nice=False)),
+        y=alt.Y("length:Q", title="‖output − base‖₂", scale=alt.Scale(type="log", padding=10)),
         color=color(shown(plain)),
         tooltip=["method:N", "n:Q", alt.Tooltip("length:Q", format=".3g")],
     )

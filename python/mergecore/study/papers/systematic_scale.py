@@ -26,6 +26,8 @@ Scores = dict[str, dict[str, float]]
 """By task and item."""
 _SPLITS = 200
 _NAMES = {"lambda": "λ", "density": "k, the share of elements kept", "beta": "β"}
+_TITLES = {"lambda": "scale", "density": "density", "beta": "boosting"}
+"""Without Greek letters: a figure's title is its file's name."""
 _FIGURES = (("scale", "lambda", 11), ("density", "density", 12), ("boost", "beta", 13))
 
 
@@ -165,9 +167,8 @@ def _extremes(name: str, merges: Sequence[Merge], key: str) -> list[str]:
 
 def _chart(figure: str, family: Family, merges: Sequence[Merge], key: str) -> Chart:
     own = [m for m in merges if m.family == family.name and key in m.settings]
-    letter = _NAMES[key].partition(",")[0]
     return (
-        f"{figure}: gain over {letter}, {family.name}",
+        f"{figure}: gain by {_TITLES[key]}, {family.name}",
         "All fine-tunes merged; the dashed line is the base.",
         _curves(own, key),
     )
