@@ -225,8 +225,9 @@ def test_a_failure_takes_its_subset_from_every_method(made):
         row = rows["pocket", method, size]
         assert row[3] == 3
         assert row[7] == pytest.approx(np.mean(list(gains.values())))
-    assert "subsets: 1 of 63 merges have no gain" in words(made)
-    assert "12 merges are left out of the tables" in words(made)
+    said = words(made)
+    assert "subsets: 1 of 63 merges have no gain" in said
+    assert "12 merges are left out of the tables" in said
 
 
 def test_a_fine_tune_that_failed_leaves_no_best_of_its_subsets(made):
@@ -344,16 +345,20 @@ def test_halves_of_the_items():
 
 def test_distinct_subsets_beside_random_ones(made):
     row = next(row for row in tables(made)["table-separation"].rows if row[0] == "TIES")
-    of = {}
+    of = {"TIES": {}, "TA": {}}
     for entry in made.rows["separation"]:
-        if entry["grid.method"] == "TIES":
+        if entry["grid.method"] in of:
             size = len(entry["grid.subset"].split("+"))
             score = made.score("separation", entry["configuration"])
-            of.setdefault((entry["grid.drawn"], size), []).append(score)
-    apart = [np.mean(of["distinct", n]) - np.mean(of["random", n]) for n in (2, 3)]
-    assert row[3] == pytest.approx(np.mean(apart))
+            of[entry["grid.method"]].setdefault((entry["grid.drawn"], size), []).append(score)
+    apart = {
+        method: np.mean([np.mean(s["distinct", n]) - np.mean(s["random", n]) for n in (2, 3)])
+        for method, s in of.items()
+    }
+    assert row[3] == pytest.approx(apart["TIES"])
     assert row[4] < row[3] < row[5]
-    assert row[6:] == [10, 8], "all pairs and triples of four; four of each size at random"
+    assert row[6] == pytest.approx(apart["TIES"] - apart["TA"])
+    assert row[9:] == [10, 8], "all pairs and triples of four; four of each size at random"
     assert systematic_separation.difference([([1.0], [])]) is None
     alone = systematic_separation.difference([([1.0], [0.5])])
     assert (alone.mean, alone.low) == (0.5, None)

@@ -174,7 +174,11 @@ def _scatter(known: Sequence[Merge]) -> Chart:
     for panel in panels:
         points = [point for point in _points(known) if point["kind"] == panel]
         chart = alt.Chart(alt.Data(values=points)).encode(
-            x=alt.X("length:Q", title="‖output − base‖₂", scale=alt.Scale(type="log", padding=10)),
+            x=alt.X(
+                "length:Q",
+                title="‖output − base‖₂",
+                scale=alt.Scale(type="log", padding=10, nice=False),
+            ),
             y=alt.Y("gain:Q", title="gain over the base, points"),
             color=color(shown(known)),
             tooltip=["name:N", "n:Q", alt.Tooltip("length:Q", format=".3g"), "gain:Q"],
@@ -203,7 +207,11 @@ def _growth(plain: Sequence[Merge]) -> Chart:
     chart = alt.Chart(alt.Data(values=rows)).mark_line(point=True)
     chart = chart.encode(
         x=alt.X("n:Q", title="models merged", axis=alt.Axis(values=sizes, format="d", grid=False)),
-        y=alt.Y("length:Q", title="‖output − base‖₂", scale=alt.Scale(type="log", padding=10)),
+        y=alt.Y(
+            "length:Q",
+            title="‖output − base‖₂",
+            scale=alt.Scale(type="log", padding=10, nice=False),
+        ),
         color=color(shown(plain)),
         tooltip=["method:N", "n:Q", alt.Tooltip("length:Q", format=".3g")],
     )

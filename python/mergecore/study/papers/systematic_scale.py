@@ -183,7 +183,7 @@ def _curves(merges: Sequence[Merge], key: str) -> dict[str, Any]:
     ]
     chart = alt.Chart(alt.Data(values=points)).mark_line(point=True)
     chart = chart.encode(
-        x=alt.X("x:Q", title=_NAMES[key], scale=alt.Scale(zero=False, padding=8)),
+        x=alt.X("x:Q", title=_NAMES[key], scale=alt.Scale(zero=False, nice=False, padding=8)),
         y=alt.Y("gain:Q", title="gain over the base, points"),
         color=color(shown(merges)),
         tooltip=["method:N", "x:Q", alt.Tooltip("gain:Q", format="+.2f"), "length:Q"],

@@ -6,7 +6,7 @@ says, for want of such a structure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,32 +35,33 @@ def section(merges: Sequence[Merge]) -> Section:
     """The gains of both kinds of subsets, and their difference, by method."""
     rows: list[list[Cell]] = []
     words = []
+    usual = {(m.family, m.members, _drawn(m)): m.gain for m in merges if m.method == "TA"}
     for method in shown(merges):
         own = [merge for merge in merges if merge.method == method]
         found = difference(_strata(own))
         gains = {k: [m.gain for m in own if _drawn(m) == k] for k in ("distinct", "random")}
         means = [float(np.mean(of)) if of else None for of in gains.values()]
         if found is None:
-            rows.append([method, *means, None, None, None, *map(len, gains.values())])
+            rows.append([method, *means, *[None] * 6, *map(len, gains.values())])
             continue
-        rows.append(
-            [method, *means, found.mean, found.low, found.high, found.distinct, found.random]
-        )
-        interval = ""
-        if found.low is not None and found.high is not None:
-            interval = f" [{found.low:+.2f}, {found.high:+.2f}]"
+        beyond = difference(_strata(own, usual)) if method != "TA" else None
+        apart = [beyond.mean, beyond.low, beyond.high] if beyond else [None] * 3
+        counts = [found.distinct, found.random]
+        rows.append([method, *means, found.mean, found.low, found.high, *apart, *counts])
         words.append(
-            f"{method}: subsets of clearly different fine-tunes gain {found.mean:+.2f}{interval}"
-            " points more than random ones of the same sizes."
+            f"{method}: subsets of clearly different fine-tunes gain {_in_words(found)}"
+            f" points more than random ones of the same sizes{_beyond(beyond)}."
         )
     heads = ["distinct: gain", "random: gain"]
+    apart_heads = ["difference", "low", "high", "beyond TA's", "low", "high"]
     table = Table(
         "table-separation",
         "Distinct and random subsets",
-        ["method", *heads, "difference", "low", "high", "distinct", "random"],
+        ["method", *heads, *apart_heads, "distinct", "random"],
         rows,
         "Points over the base, means over subsets. The difference is the mean of the differences in"
-        " each family and size; its interval a bootstrap over subsets within them.",
+        " each family and size; its interval a bootstrap over subsets within them. Beyond TA's:"
+        " the same of a method's gain less TA's on the same subset.",
     )  # fmt: skip
     cautions = [
         "Which tasks are clearly different was decided by hand, by their names. Distinct subsets"
@@ -104,12 +105,32 @@ def _drawn(merge: Merge) -> str:
     return str(merge.settings.get("drawn"))
 
 
-def _strata(merges: Sequence[Merge]) -> list[tuple[list[float], list[float]]]:
+def _strata(
+    merges: Sequence[Merge], less: Mapping[tuple[str, tuple[str, ...], str], float] | None = None
+) -> list[tuple[list[float], list[float]]]:
+    """Gains of distinct and of random subsets, by family and size.
+
+    Args:
+        merges: Of one method.
+        less: What is taken from them, by subset; those that it lacks do not count.
+    """
     found: dict[tuple[str, int], tuple[list[float], list[float]]] = {}
     for merge in merges:
-        pair = found.setdefault((merge.family, merge.size), ([], []))
-        pair[_drawn(merge) == "random"].append(merge.gain)
+        key = (merge.family, merge.members, _drawn(merge))
+        if less is None or key in less:
+            pair = found.setdefault((merge.family, merge.size), ([], []))
+            pair[key[-1] == "random"].append(merge.gain - (less[key] if less else 0.0))
     return list(found.values())
+
+
+def _beyond(found: Difference | None) -> str:
+    return "" if found is None else f", {_in_words(found)} beyond what TA does"
+
+
+def _in_words(found: Difference) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.mean:+.2f}"
+    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
 def _chart(merges: Sequence[Merge]) -> Chart:
@@ -125,7 +146,7 @@ def _chart(merges: Sequence[Merge]) -> Chart:
     )
     layers = chart.mark_circle(opacity=0.5, size=36).encode(
         xOffset=alt.XOffset("n:O"),
-        color=color(shown(merges)),
+        color=color(shown(merges)).legend(None),
         tooltip=["name:N", "n:Q", alt.Tooltip("gain:Q", format="+.2f")],
     )
     layers += chart.mark_tick(thickness=3, size=44, color="#1d2433").encode(y="mean(gain):Q")
