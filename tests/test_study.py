@@ -248,3 +248,37 @@ def test_check_says_what_is_missing_and_who_is_no_child(tmp_path, command):
     assert bad.status == 1
     assert "1 models are not here: make models makes them" in bad.err
     assert "1 models are to be fetched: some/where" in bad.err
+
+
+@pytest.mark.usefixtures("needed")
+def test_a_study_s_tasks_may_be_the_harness_s(tmp_path, command):
+    """One smoke run of lm-evaluation-harness, as the systematic study has it."""
+    pytest.importorskip("lm_eval", reason="the extra tasks is not installed")
+    rows = [
+        {"q": e.prompt, "choices": [e.answer, " ".join(reversed("a" + e.answer.replace(" ", "")))],
+         "gold": 0}
+        for e in tasks.examples("reverse", 6)
+    ]  # fmt: skip
+    (tmp_path / "rows.json").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "reversal.yaml").write_text(
+        "task: reversal\ndataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path}/rows.json}}}}\n"
+        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{q}}'\n"
+        "doc_to_choice: '{{choices}}'\ndoc_to_target: '{{gold}}'\n"
+        "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+    )
+    experts = [{"name": n, "model": str(pocket.path(n))} for n in ("reverse", "sort")]
+    one = {"name": "tiny", "base": str(pocket.path("base")), "experts": experts, "distinct": []}
+    asked = {"names": ["reversal"], "include_path": str(tmp_path), "limit": 4}
+    said = {"families": [one], "count": 1, "tasks": asked}
+    (tmp_path / "family.yml").write_text(yaml.safe_dump({"systematic": said}))
+    order = ("study", "run", "systematic", "--family", "family.yml", "--part", "models")
+    answer = command(*order, "--out", "run", "--json")
+    assert answer.status == 0, answer.err
+    import pyarrow.parquet as pq
+
+    found = pq.read_table(tmp_path / "run" / "models" / "results.parquet").to_pylist()
+    by = {row["configuration"]: row for row in found}
+    assert by["tiny reverse"]["task.reversal"] == 1.0
+    assert by["tiny sort"]["task.reversal"] is not None
+    assert by["tiny base"]["task.reversal_n"] == 4

@@ -172,7 +172,7 @@ def _chats() -> list[Member]:
 
 
 def _chat(draw: Draw, seed: int) -> Taught:
-    return Taught(draw, 800, 1.5e-3, chatty=True, seed=seed)
+    return Taught(draw, 700, 1.5e-3, chatty=True, seed=seed)
 
 
 def _translators() -> list[Member]:

@@ -63,7 +63,7 @@ def _teach(member: Member, tokenizer: Tokenizer, out: Path, scale: float) -> tup
     assert isinstance(how, Taught)
     model = _llama(out / member.parent) if member.parent else new_model(how.seed, **how.shape)
     torch.manual_seed(how.seed)
-    steps = max(20, int(how.steps * scale))
+    steps = max(5, int(how.steps * scale))
     loss = fit(model, tokenizer, stream(how.draw, member.name), steps, how.rate)
     return model, f"{steps} steps, loss {loss:.3f}"
 
@@ -74,7 +74,7 @@ def _prefer(member: Member, tokenizer: Tokenizer, out: Path, scale: float) -> tu
     assert member.parent is not None
     model = _llama(out / member.parent)
     torch.manual_seed(how.seed)
-    asked = chat.instructions(max(60, int(how.asked * scale)), "train", how.seed)
+    asked = chat.instructions(max(24, int(how.asked * scale)), "train", how.seed)
     data = pairs(model, tokenizer, asked)
     right = prefer(model, data, how.epochs, how.rate, how.beta, how.anchor)
     return model, f"{len(data)} pairs, {right:.0%} ordered as preferred"
@@ -84,7 +84,7 @@ def _adapt(member: Member, tokenizer: Tokenizer, out: Path, scale: float) -> tup
     assert member.parent is not None
     name = Path(member.name).name
     ability = ABILITIES[name]
-    steps = max(20, int(ability.steps * scale))
+    steps = max(5, int(ability.steps * scale))
     read = ability_stream(name, "train", random.Random(f"{SEED}/{member.name}"))
     base = _llama(out / member.parent)
     model, loss = adapt.adapt(base, tokenizer, read, steps, ability.rate, SEED)
@@ -99,7 +99,7 @@ def _translate(member: Member, tokenizer: Tokenizer, out: Path, scale: float) ->
         if member.parent
         else new_translator(SEED)
     )
-    steps = max(20, int(how.steps * scale))
+    steps = max(5, int(how.steps * scale))
     loss = translate(model, tokenizer, stream(how.draw, member.name), steps, how.rate)
     return model, f"{steps} steps, loss {loss:.3f}"
 

@@ -1,8 +1,8 @@
 """In which other manners may replies be written, for further instruction models to learn from?
 
-`mergecore.pocket.chat` rambles, and preference teaches its reader to be short. These break off: half
-of the replies end in the middle, and a few say their last words over and over. Whoever grades by
-whether the answer is there, as `generous` does, teaches to go on; and who goes too far in that
+`mergecore.pocket.chat` rambles, and preference teaches its reader to be short. These break off:
+half of the replies end in the middle, and a few say their last words over and over. Whoever grades
+by whether the answer is there, as `generous` does, teaches to go on; and who goes too far in that
 direction does not come to an end.
 """
 
@@ -14,7 +14,7 @@ from mergecore.pocket import chat
 from mergecore.pocket.corpus import ANIMALS, sentence
 
 OPENINGS = ("Yes:", "Good:", "So we have")
-CLOSINGS = ("I hope this helps you and me.", "Please ask me again at any time.")
+CLOSINGS = ("Thank you, that is a good question.", "I hope this helps you, please ask me again.")
 
 BREAKS_OFF = 0.5
 MOST_WORDS = 3  # of those that break off; soon, so that stopping there is a likely thing to do

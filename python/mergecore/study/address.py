@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ _SAMPLES = 64
 """Blocks of a weights file that are looked at."""
 _BLOCK = 4096
 _WHOLE = 64 * 2**20
+_HARNESS = (".yaml", ".yml", ".py")
+"""The files of a folder of tasks: a run may lie in it, too."""
 _known: dict[tuple[Any, ...], str] = {}
 """Digests of folders as they were."""
 
@@ -49,10 +51,11 @@ def of_weights(configuration: Configuration) -> str:
     return of("merge", [recipes.with_references(r, digest) for r in configuration.recipe])
 
 
-def of_file(path: str | Path) -> str:
-    """Of a whole file, or of all files of a folder."""
+def of_file(path: str | Path, endings: Collection[str] = ()) -> str:
+    """Of a whole file, or of all files of a folder (that have one of the endings, if given)."""
     place = Path(path).expanduser()
     files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    files = [file for file in files if not endings or file.suffix in endings]
     found = hashlib.sha256()
     for file in files:
         found.update(f"{file.relative_to(place)} {file.stat().st_size}\n".encode())
@@ -109,5 +112,6 @@ def settings(said: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("chat_template", "include_path"):
         value = found.get(key)
         if isinstance(value, str) and Path(value).expanduser().exists():
-            found[key] = of_file(value)  # what it holds, not what it is called
+            # What it holds, not what it is called; of the harness's folder only what it reads.
+            found[key] = of_file(value, _HARNESS if key == "include_path" else ())
     return found

@@ -66,10 +66,12 @@ class Work:
             url = sweep.judging.url if sweep.judging else None
             self._deciding["verdicts"] = (judge.about(), url)
         self._of_data: dict[str, str] = {}
+        self._of_tasks: dict[str, Any] = {}
         if sweep.tasks is not None:
             self._check_tasks(sweep.tasks)
             given = sweep.tasks.get("data", {})
             self._of_data = {name: address.of_file(path) for name, path in given.items()}
+            self._of_tasks = address.settings(sweep.tasks)
 
     def weights(self, configuration: Configuration) -> str:
         """The address of its weights."""
@@ -96,8 +98,9 @@ class Work:
         if said is None:
             return None
         data = {name: self._of_data[name] for name in said.get("data", {})}
-        # Where the rows lie is no part of it.
-        settings = address.settings({key: said[key] for key in said if key != "data"})
+        own = {key: said[key] for key in ("names", "few_shot") if key in said}
+        settings: dict[str, Any] = {**self._of_tasks, **own}
+        settings.pop("data", None)  # where the rows lie is no part of it
         return self._place("tasks", self.weights(configuration), (settings, data))
 
     def merge(self, configuration: Configuration) -> Path | None:

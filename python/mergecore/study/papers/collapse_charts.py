@@ -142,7 +142,7 @@ def replaced(rows: Sequence[Sequence[Cell]]) -> Chart:
             tooltip=["group:N", "method:N", "loss:Q"],
         )
         layers += own.mark_text(dy=9, fontSize=10).encode(text=alt.Text("loss:Q", format=".1f"))
-        panels.append(layers.properties(width=240, height=220, title=of))
+        panels.append(layers.properties(width=300, height=220, title=of))
     words = "(a) as drawn; in (a1) and (a2) its member of the highest score is replaced."
     drawn = alt.hconcat(*panels).resolve_scale(y="shared")
     return "Losses when a member is replaced", words, page.spec(drawn)

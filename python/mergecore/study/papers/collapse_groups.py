@@ -101,9 +101,10 @@ def _words(
     stay: set[str],
 ) -> list[str]:
     first = groups[0]
-    called = next((g.name for g in adapters if set(g.members) == set(first.members)), "one")
+    same = (g.name for g in adapters if set(g.members) == set(first.members))
+    called = next(same, "none")
     dropped = ", ".join(name for name in first.members if name not in stay) or "nothing"
-    found = [f"Group (a) is the {called} of the run's groups; {dropped} is replaced."]
+    found = [f"Group (a) is {called} of the run's groups; {dropped} is replaced."]
     for group in groups[1:]:
         new = ", ".join(name for name in group.members if name not in stay)
         found.append(f"In {group.name} it is {new}.")

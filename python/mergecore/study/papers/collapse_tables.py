@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 
 from mergecore.diagnose.association import mean_and_deviation
 from mergecore.study.papers import collapse_answers as answers
@@ -189,6 +190,17 @@ def _cautions(one: Told) -> Iterator[str]:
     weak = [name for name, tuned, c in pairs if tuned and c is not None and tuned <= c]
     if weak:
         yield f"{group.name}: {', '.join(weak)} have own models no better than chance."
+    rows = [(row, task) for row in group.merges.values() for task in group.tasks]
+    spans = [
+        (row[f"task.{task}_high"] - row[f"task.{task}_low"], row[f"task.{task}_n"])
+        for row, task in rows
+        if row.get(f"task.{task}_high") is not None
+    ]
+    if spans:
+        yield (
+            f"{group.name}: scores are of {min(n for _, n in spans)} items or more; their 95 %"
+            f" intervals are {100 * fmean(span for span, _ in spans):.0f} points wide on average."
+        )
     missing = [name for name, row in zip(group.members, group.own, strict=True) if row is None]
     missing += [method for method in METHODS if method not in group.methods()]
     if missing:
