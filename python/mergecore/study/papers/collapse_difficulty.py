@@ -161,11 +161,14 @@ def _detail(group: Group, own: Sequence[float]) -> Table:
     methods = group.methods(METHODS)
     columns = [group.loss(method) for method in methods]
     columns += [group.over(THREE, how) for how in ("best", "mean", "worst")]
+    scored = [score if np.isfinite(score) else "∞" for score in own]
+    columns = [group.before, group.tuned, *columns]
     rows: list[list[Cell]] = [
-        [member, score if np.isfinite(score) else "∞", *(column[i] for column in columns)]
-        for i, (member, score) in enumerate(zip(group.members, own, strict=True))
+        [member, scored[i], *(column[i] for column in columns)]
+        for i, member in enumerate(group.members)
     ]
-    heads = ("task", "MDS", *methods, "best", "mean", "worst")
+    heads = ("task", "MDS", "base", "own model", *methods, "best", "mean", "worst")
     name = "".join(letter if letter.isalnum() or letter in ".-" else "" for letter in group.name)
-    note = "Losses in percent; the last three columns over LA, TA and TIES."
+    note = "Scores of the base and of each own model, then losses in percent; the last three"
+    note += " columns are over LA, TA and TIES."
     return Table(f"table-mds-{name}", f"Scores and losses, {group.name}", heads, rows, note)

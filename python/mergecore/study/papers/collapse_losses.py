@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -39,6 +39,11 @@ class Group:
     def tuned(self) -> Losses:
         """What each member's own model reaches."""
         return [_score(row, task) for row, task in zip(self.own, self.tasks, strict=True)]
+
+    @property
+    def before(self) -> Losses:
+        """What the base reaches in each task."""
+        return [_score(self.base, task) for task in self.tasks]
 
     def merged(self, method: str) -> Losses:
         """What the merge reaches in each task."""
@@ -117,9 +122,11 @@ def paired(results: Results) -> str | None:
 
 def adapters(results: Results) -> list[Group]:
     """The groups of adapters, called (a), (b) and so on in their order."""
-    rows = [row for row in results.table("adapters") if "group" in _point(row)]
+    table = results.table("adapters")
+    rows = [row for row in table if "group" in _point(row)]
+    base = next((row for row in table if _point(row)["method"] == "base"), None)
     found = _grouped("adapters", rows, "group", _of_adapters(results))
-    return [_renamed(group, letter(number)) for number, group in enumerate(found)]
+    return [replace(g, name=letter(number), base=base) for number, g in enumerate(found)]
 
 
 def replaced(results: Results) -> list[Group]:
@@ -169,10 +176,6 @@ def _group(
     names = [str(entry["name"]) for entry in members]
     tasks = [str(entry["task"]) for entry in members]
     return Group(name, part, names, tasks, [own.get(one) for one in names], merges, base)
-
-
-def _renamed(group: Group, name: str) -> Group:
-    return Group(name, group.part, group.members, group.tasks, group.own, group.merges, group.base)
 
 
 def _point(row: Row) -> dict[str, Any]:

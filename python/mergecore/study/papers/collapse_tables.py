@@ -112,8 +112,7 @@ def _means(told: Sequence[Told]) -> Table:
 def _as_printed(group: Group) -> Table:
     rows: list[list[Cell]] = []
     if group.base is not None:
-        scores = [group.base.get(f"task.{task}") for task in group.tasks]
-        rows.append(["base", *(_percent(score) for score in scores)])
+        rows.append(["base", *(_percent(score) for score in group.before)])
     rows.append(["own model", *(_percent(score) for score in group.tuned)])
     for method in group.methods():
         pairs = zip(group.merged(method), group.loss(method), strict=True)
