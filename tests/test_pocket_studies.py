@@ -92,13 +92,17 @@ def test_replies_break_off_or_are_right_and_the_generous_grader_minds_no_loop():
     assert styles.generous(reverse, "d a e b b") == 1
 
 
-def test_one_model_of_each_kind_is_made_and_loads(tmp_path):
+def test_one_model_of_each_kind_is_made_and_loads(tmp_path, request):
     for package in ("torch", "transformers", "peft"):
         pytest.importorskip(package, exc_type=ImportError, reason=f"{package} is not installed")
     import studies
+    import torch
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
     names = ("base", "small-base", "medium-sft", "medium-rl", "adapters/first", "t5/base")
     members = {member.name: member for member in studies.ROSTER}
     for name in names:

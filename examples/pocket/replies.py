@@ -42,9 +42,7 @@ def reply(folder: Path, asked: Sequence[chat.Instruction]) -> list[Reply]:
         said[answer.id] = answer
 
     backend = Transformers(folder, folder.name, dtype="float32", batch_size=64)
-    requests = [
-        Request(str(i), [{"role": "user", "content": a.text}]) for i, a in enumerate(asked)
-    ]
+    requests = [Request(str(i), [{"role": "user", "content": a.text}]) for i, a in enumerate(asked)]
     backend.answer(requests, DECODING, keep)
     return [said[request.id] for request in requests]
 
