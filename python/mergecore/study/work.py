@@ -98,8 +98,8 @@ class Work:
         if said is None:
             return None
         data = {name: self._of_data[name] for name in said.get("data", {})}
-        own = {key: said[key] for key in ("names", "few_shot") if key in said}
-        settings: dict[str, Any] = {**self._of_tasks, **own}
+        settings = dict(self._of_tasks)
+        settings |= {key: said[key] for key in ("names", "few_shot") if key in said}
         settings.pop("data", None)  # where the rows lie is no part of it
         return self._place("tasks", self.weights(configuration), (settings, data))
 
