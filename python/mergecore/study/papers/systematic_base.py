@@ -62,7 +62,7 @@ def over_the_best(found: Found, merges: Sequence[Merge]) -> Section:
         rows.append([*row, *_mean_of(own), *_mean_of(every)])
     heads = ["method", "n", "subsets"]
     for kind in ("best of the merged", "best of all"):
-        heads += [f"over the {kind}", "sd", "low", "high", f"% > {kind}"]
+        heads += [f"over the {kind}", "sd", "low", "high", f"% above the {kind}"]
     table = Table(
         "table-2", "Gain over the best fine-tune, in points", heads, rows,
         "The paper does not say which best it means. Means over subsets, intervals: bootstrap.",
@@ -159,7 +159,7 @@ def _in_full(groups: Sequence[tuple[str, list[Merge]]]) -> Table:
     return Table(
         "table-1-in-full",
         "The same with intervals",
-        [*heads, "% > base", "low", "high", "gain", "sd", "low", "high"],
+        [*heads, "% above base", "low", "high", "gain", "sd", "low", "high"],
         rows,
         "95 % intervals: Wilson's of the share, bootstrap over subsets of the mean gain.",
     )  # fmt: skip

@@ -88,9 +88,9 @@ def _correlations(plain: Sequence[Merge]) -> Table:
     return Table(
         "table-distance",
         "Distance from the base, and its correlation with the gain",
-        ["method", "merges", *heads, "median ‖Δ‖/√parameters", "Spearman's ρ", "p"],
+        ["method", "merges", *heads, "median RMS change", "Spearman's ρ", "p"],
         rows,
-        "All families and sizes together.",
+        "All families and sizes together. The RMS change of a parameter is ‖Δ‖ / √parameters.",
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def _limits(plain: Sequence[Merge]) -> list[str]:
 
 
 def _bands(known: Sequence[Merge]) -> Table:
-    names = [f"< {SAFE:.2g}", "between", f"> {FAILING:.2g}"]
+    names = [f"below {SAFE:.2g}", "between", f"above {FAILING:.2g}"]
     rows: list[list[Cell]] = []
     for matched, kind in ((False, "as they are"), (True, "norm-matched")):
         for band, name in enumerate(names):
@@ -146,9 +146,9 @@ def _bands(known: Sequence[Merge]) -> Table:
     return Table(
         "table-limits",
         "The paper's limits, by √parameters",
-        ["‖Δ‖/√parameters", "merges", "count", "% > base", "low", "high", "mean gain"],
+        ["RMS change", "merges", "count", "% above base", "low", "high", "mean gain"],
         rows,
-        "95 % intervals are Wilson's.",
+        "The RMS change of a parameter is ‖Δ‖ / √parameters. 95 % intervals are Wilson's.",
     )  # fmt: skip
 
 

@@ -46,8 +46,9 @@ def section(merges: Sequence[Merge]) -> Section:
                     f" of {own[method]:+.2f}; TA gains {own.get('TA', float('nan')):+.2f}."
                 )
         words.append(
-            "The paper concludes that only TA reliably gains; it compares the methods at step sizes"
-            " that differ, so that the size of the step and the direction are not told apart."
+            "The paper concludes that only TA reliably gains. But TA is a mean of task vectors,"
+            " TIES the mean of those that agree, TSV-M and Iso-C are of their sum: steps differ in"
+            " size, and size and direction are not told apart."
         )
     else:
         words.append("Nothing was norm-matched: the part matched is missing.")

@@ -55,7 +55,7 @@ def beside(merges: Sequence[Merge]) -> tuple[Table, str] | None:
             )
     if not rows:
         return None
-    heads = ("method", "n", "paper: % > base", "here: % > base")
+    heads = ("method", "n", "paper: % above base", "here: % above base")
     table = Table(
         "table-published",
         "The paper's numbers beside these",

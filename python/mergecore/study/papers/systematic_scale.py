@@ -82,7 +82,7 @@ def section(results: Results, found: Found) -> Section:
         ["family", "method", "gain at λ=1", "best λ", "its gain", "chosen on other items", "less"],
         rows,
         f"Points over the base. Chosen on other items: λ by one half of each task's items, the gain"
-        f" by the other; the mean of {_SPLITS} random halves, each way.",
+        f" by the other; the mean of {_SPLITS} random halves, each way. Model Stock has no λ.",
     )
     title = "What do λ, the density and β change?"
     return Section(title, words, [table] if rows else [], charts, cautions)
