@@ -5,13 +5,11 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mergecore import chain, documents
 from mergecore._mergecore import free_space
 from mergecore.errors import ModelError, ModelNotFoundError, SpaceError
 from mergecore.study.spec import Configuration
-from mergecore.study.work import Work
+from mergecore.study.work import Work, planned
 
 
 @dataclass(frozen=True)
@@ -82,19 +80,6 @@ def check_space(told: Estimate) -> None:
             f"merged weights take {told.disk:,} bytes at a time, and {told.free:,} are free; give"
             " another --out"
         )
-
-
-def planned(configuration: Configuration) -> tuple[int, int, int]:
-    """Bytes read, bytes written and memory of a configuration's merge."""
-    checked = chain.check(documents.of(configuration.recipe, configuration.name))
-    summaries: list[dict[str, Any]] = [plan.summary for plan in checked.plans.values()]
-    # Documents that wait for others have no plan yet; each writes a model of the same size.
-    share = len(checked.documents) / max(len(summaries), 1)
-    return (
-        int(share * sum(summary["bytes_to_read"] for summary in summaries)),
-        int(share * sum(summary["bytes_to_write"] for summary in summaries)),
-        max((summary["memory_bytes"] for summary in summaries), default=0),
-    )
 
 
 def _took(work: Work, configuration: Configuration) -> float | None:

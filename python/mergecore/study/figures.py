@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,7 @@ def write_charts(charts: Iterable[Chart], folder: Path, formats: Sequence[str]) 
         raise RecipeError(f"{folder}: {(error.strerror or str(error)).lower()}") from error
     found = []
     for title, _, spec in charts:
-        words = "".join(letter if letter.isalnum() else " " for letter in title.lower()).split()
+        words = _spelled(title).split()
         for kind in formats:
             file = folder / f"{'-'.join(words)}.{kind}"
             try:
@@ -92,6 +93,16 @@ def write_charts(charts: Iterable[Chart], folder: Path, formats: Sequence[str]) 
                 raise RunError(f"{file}: {(error.strerror or str(error)).lower()}") from error
             found.append(str(file))
     return found
+
+
+def _spelled(title: str) -> str:
+    """Words of plain letters, for the name of a file: `lambda` for λ."""
+    found = []
+    for letter in title.lower():
+        greek = unicodedata.name(letter, "").removeprefix("GREEK SMALL LETTER ")
+        plain = letter if letter.isascii() and letter.isalnum() else " "
+        found.append(f" {greek.split()[0].lower()} " if "α" <= letter <= "ω" else plain)
+    return "".join(found).replace("lamda", "lambda")
 
 
 def _varies(run: Run, key: str) -> bool:

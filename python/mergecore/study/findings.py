@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from mergecore import page
 from mergecore.page import Chart
@@ -15,15 +16,17 @@ from mergecore.study import figures, report, sections
 from mergecore.study.results import Results
 from mergecore.study.sections import Section
 
+_known: WeakKeyDictionary[Results, list[Section]] = WeakKeyDictionary()
 _SHOWN = 12
 """Answers of each configuration that the page shows: a study has hundreds of configurations."""
 
 
 def of(results: Results) -> list[Section]:
     """The sections of the study's own module, as far as its parts were run."""
-    module = importlib.import_module(f"mergecore.study.papers.{results.about['name']}")
-    found: list[Section] = module.sections(results)
-    return found
+    if results not in _known:
+        module = importlib.import_module(f"mergecore.study.papers.{results.about['name']}")
+        _known[results] = module.sections(results)
+    return _known[results]
 
 
 def charts(results: Results) -> Iterator[Chart]:

@@ -59,7 +59,10 @@ class Run:
         place = self.folder / self.about.get("store", ".") / entry.get(stage, "")
         if not place.is_file() or not place.stat().st_size:
             return []
-        known = files.by_id(files.read(place))
+        found = files.read(place)
+        if stage == "tasks":  # their rows are of items, not of prompts
+            return found
+        known = files.by_id(found)
         return [known[i] for i in self.about["prompts"] if i in known]
 
 

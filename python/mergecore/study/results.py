@@ -17,7 +17,7 @@ from mergecore.study.report import Run
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """A study's run."""
 

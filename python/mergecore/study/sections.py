@@ -110,5 +110,7 @@ def latex(words: str) -> str:
     marks = {"\\": r"\textbackslash{}", "‖": r"$\|$", "~": r"\textasciitilde{}"}
     marks |= {"Δ": r"$\Delta$", "α": r"$\alpha$", "λ": r"$\lambda$", "β": r"$\beta$"}
     marks |= {"ρ": r"$\rho$", "η": r"$\eta$", "²": r"$^2$", "→": r"$\to$", "–": "--", "±": r"$\pm$"}
+    marks |= {"√": r"$\surd$", "₂": r"$_2$", "₀": r"$_0$", "−": "$-$", "≥": r"$\ge$", "<": "$<$"}
+    marks |= {">": "$>$", "≤": r"$\le$", "θ": r"$\theta$", "δ": r"$\delta$", "Σ": r"$\Sigma$"}
     marks |= {mark: "\\" + mark for mark in "&%$#_{}"} | {"^": r"\textasciicircum{}"}
     return "".join(marks.get(letter, letter) for letter in words)

@@ -116,9 +116,15 @@ def everything(
         left = [c for c in configurations if c.name not in failed]
         for number, configuration in enumerate(left, start=1):
             title = f"[{number}/{len(left)}] {configuration.name}"
+            if step == work.make:
+                work.merge_ahead(left[number - 1 :], _titled(title, tell))
             if reason := _tried(step, configuration, title, tell):
                 failed[configuration.name] = reason
     return failed
+
+
+def _titled(title: str, tell: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda what: tell(f"{title}: {what}")
 
 
 def judge_of(said: Judging | None) -> Any:
@@ -142,7 +148,7 @@ def _tried(
 ) -> str | None:
     """Does a step; says in one line why it failed."""
     try:
-        step(configuration, lambda what: tell(f"{title}: {what}"))
+        step(configuration, _titled(title, tell))
     except Exception as error:  # whatever it is, the other configurations are to be run
         reason = in_one_line(error)
         tell(f"{title}: failed: {reason}")

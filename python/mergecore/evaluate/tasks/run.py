@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from mergecore.errors import RunError
 from mergecore.evaluate.backends import Refused, Reply, Request
@@ -19,6 +19,10 @@ from mergecore.evaluate.tasks.task import Choice, Item, Question, Task
 
 Others = Callable[[Stage], list[dict[str, Any]]]
 """Adds the rows of the harness's tasks, and sums them up."""
+
+
+_Waiting: TypeAlias = tuple[str, Task, Question]
+"""A question with its row's id and its task."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +106,17 @@ def assess(
             if progress is not None:
                 progress(sum(key in stage.done for key in wanted), len(wanted))
 
+        waiting: dict[int, list[_Waiting]] = {}
+        for entry in asked:
+            for key, item in entry.items.items():
+                if isinstance(item, Question) and key not in stage.done:
+                    most = max_tokens or entry.task.max_tokens
+                    waiting.setdefault(most, []).append((key, entry.task, item))
+        for most, questions in waiting.items():
+            _answer(loaded_model(), questions, most, tell)
         for entry in asked:
             left = {key: item for key, item in entry.items.items() if key not in stage.done}
-            questions = {key: item for key, item in left.items() if isinstance(item, Question)}
             choices = {key: item for key, item in left.items() if isinstance(item, Choice)}
-            if questions:
-                _answer(loaded_model(), entry.task, questions, max_tokens, tell)
             if choices:
                 _choose(loaded_model(), entry.task, choices, chat, normalized, tell)
         found = [_summed(entry, stage) for entry in asked]
@@ -138,33 +147,33 @@ def _row(key: str, task: Task, prediction: Any, reference: Any, score: float) ->
 
 def _answer(
     model: Transformers,
-    task: Task,
-    questions: dict[str, Question],
-    max_tokens: int | None,
+    waiting: Sequence[_Waiting],
+    max_tokens: int,
     tell: Callable[[Row | Refused], None],
 ) -> None:
-    """The likeliest tokens: figures of tasks are not to depend on a seed."""
-    assert task.score is not None
+    """Of all tasks together, so that batches are full; the likeliest tokens, as figures of tasks
+    are not to depend on a seed."""
     decoding = Decoding(
         temperature=0.0,
         top_k=0,
         top_p=1.0,
         presence_penalty=0.0,
         frequency_penalty=0.0,
-        max_tokens=max_tokens or task.max_tokens,
+        max_tokens=max_tokens,
     )
-    score = task.score
+    by_key = {key: (task, question) for key, task, question in waiting}
 
     def told(reply: Reply | Refused) -> None:
         if isinstance(reply, Refused):
             tell(reply)
             return
-        question = questions[reply.id]
-        scored = score(question, reply.output)
+        task, question = by_key[reply.id]
+        assert task.score is not None
+        scored = task.score(question, reply.output)
         row = _row(reply.id, task, scored.prediction, question.reference, scored.score)
         tell({**row, **scored.more, "finish_reason": reply.finish_reason})
 
-    requests = [Request(key, question.messages) for key, question in questions.items()]
+    requests = [Request(key, question.messages) for key, _, question in waiting]
     model.answer(requests, decoding, told)
 
 

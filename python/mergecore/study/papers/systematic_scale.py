@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergecore import page
-from mergecore.evaluate import rows as files
 from mergecore.page import Chart
 from mergecore.study.papers.systematic_charts import color, shown
 from mergecore.study.papers.systematic_gains import METHODS, Family, Found, Merge
@@ -131,12 +130,8 @@ def _all_best(results: Results, family: Family, merges: Sequence[Merge]) -> dict
 
 def _items(results: Results, part: str, name: str) -> Scores:
     """A configuration's scores, by task and item; none if its rows are not there."""
-    run = results.parts[part]
-    entry = next(entry for entry in run.about["configurations"] if entry["name"] == name)
-    # `results.rows` has rows of the run's prompts, of which items of tasks are none.
-    file = run.folder / run.about.get("store", ".") / entry.get("tasks", "")
     found: Scores = {}
-    for row in files.read(file) if file.is_file() else []:
+    for row in results.rows(part, name, "tasks"):
         if row.get("score") is not None:
             found.setdefault(row["task"], {})[row["id"]] = float(row["score"])
     return found
