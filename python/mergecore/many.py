@@ -55,8 +55,8 @@ def merge_many(
         max_memory: In bytes, for all together.
         shard_size: In bytes.
         overwrite: Replace outputs that are there.
-        progress: Called with the bytes done and the bytes in all, of all that is merged together;
-            what is read once counts for each that it serves. After that, of each document.
+        progress: Called with the bytes done and the bytes in all, of the groups begun so far; what
+            is read once counts for each that it serves. After that, of one document after the other.
 
     Returns:
         The reports, in the order of the recipes. The seconds are those of the group that an output
@@ -77,7 +77,11 @@ def merge_many(
             raise RecipeError(f"{name} is a list, one for each merge, not the one {given!r}")
     if len(recipes) != len(out):
         raise RecipeError(f"{len(recipes)} recipes and {len(out)} outputs: give one for each")
-    limits = {"threads": threads, "max_memory": max_memory, "shard_size": shard_size}
+    limits: dict[str, Any] = {
+        "threads": threads,
+        "max_memory": max_memory,
+        "shard_size": shard_size,
+    }
     orders = [
         _Order(number, request, planning.checked_name(place))
         for number, (request, place) in enumerate(zip(recipes, out, strict=True), 1)

@@ -49,9 +49,9 @@ class Prepared:
         place, files = checked_name(out), self.side_files(out)
         return self.told(self.plan.run(place, files, overwrite=overwrite, progress=progress))
 
-    def told(self, said: str) -> dict[str, Any]:
-        """The engine's report, in its own words, with the plan's notes in it."""
-        report: dict[str, Any] = json.loads(said)
+    def told(self, words: str) -> dict[str, Any]:
+        """The engine's report, from its words, with the plan's notes in it."""
+        report: dict[str, Any] = json.loads(words)
         for key in ("notes", "warnings"):
             said = report.get(key) or []
             report[key] = [note for note in self.summary[key] if note not in said] + said

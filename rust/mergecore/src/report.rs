@@ -350,7 +350,9 @@ impl Report {
         let (_, manifest) = manifest_in(out)?;
         let mut report = sizes(plan, layout, out, took);
         let mut notes = plan.notes.clone();
-        notes.push("it was made by an earlier call, whose report told what its inputs hold of NaN and infinite values: left as it is".into());
+        notes.push(
+            "it was made by an earlier call, whose report told what its inputs hold of NaN and infinite values: left as it is".into(),
+        );
         let found = json!({
             "bytes_read": 0,
             "delta_norm": manifest["delta_norm"],

@@ -71,7 +71,8 @@ pub fn merge_many(
     for (number, (order, out)) in orders.into_iter().zip(outs).enumerate() {
         let title = order.title.clone();
         let order = Order { out, ..order };
-        let made = !overwrite && order.out.exists() && report::is_made(order.plan, order.layout, &order.side_files, &order.out)?;
+        let made = || report::is_made(order.plan, order.layout, &order.side_files, &order.out);
+        let made = !overwrite && order.out.exists() && made().map_err(|error| error.of(&title))?;
         if made {
             let report = Report::of_made(order.plan, order.layout, &order.out, start.elapsed());
             reports.insert(number, report.map_err(|error| error.of(&title))?);
@@ -136,8 +137,7 @@ fn run_together(group: &[&Checked], limits: Limits, overwrite: bool, watch: &Wat
     let disks = group.iter().map(|checked| Disk::begin(checked, overwrite)).collect::<Result<Vec<_>>>()?;
     let contexts: Vec<Context> = disks.iter().map(|disk| Context::new(disk.order.plan, limits, disk, watch)).collect();
     std::thread::scope(|scope| {
-        let journals: Vec<_> =
-            disks.iter().map(|disk| scope.spawn(move || super::schedule::guarded(|| disk.keep_journal()))).collect();
+        let journals: Vec<_> = disks.iter().map(|disk| scope.spawn(move || super::schedule::guarded(|| disk.keep_journal()))).collect();
         // Both guarded: a panic is an error that names itself, and the journals' threads wait to be stopped whatever happens here.
         let done = super::schedule::guarded(|| super::run(&contexts, &|which, job| disks[which].known.contains_key(&job.name)));
         disks.iter().for_each(|disk| disk.output.stop());

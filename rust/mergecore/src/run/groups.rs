@@ -17,6 +17,9 @@ pub struct Group {
 /// What recipes may take together where nothing else is said: as much as any one of them may be expected to.
 const TOGETHER: u64 = 400 << 20;
 
+/// Bytes that a tensor of a recipe takes that is not run yet.
+const WAITING: u64 = 2048;
+
 /// Sorts recipes into groups. None gets less than `max_memory` for itself would leave it of threads, and none waits for facts of another's
 /// whole model: recipes that need those, or tensors in memory whole, are run alone.
 ///
@@ -28,7 +31,10 @@ pub fn groups(plans: &[&Plan], threads: Option<usize>, max_memory: Option<u64>) 
     let cap = max_memory.unwrap_or(TOGETHER);
     let fit = |recipes: &[usize]| -> Result<Limits> {
         let members: Vec<&Plan> = recipes.iter().map(|recipe| plans[*recipe]).collect();
-        Limits::choose_for(&members, threads, Some(cap), None)
+        // The plans of those that wait lie in memory, too.
+        let waiting = plans.iter().enumerate().filter(|(recipe, _)| !recipes.contains(recipe));
+        let waiting: u64 = waiting.map(|(_, plan)| plan.jobs.len() as u64 * WAITING).sum();
+        Limits::choose_for(&members, threads, Some(cap.saturating_sub(waiting)), None)
     };
     let mut groups: Vec<Group> = Vec::new();
     let mut left: Vec<usize> = (0..plans.len()).collect();

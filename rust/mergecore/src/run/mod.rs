@@ -134,10 +134,10 @@ pub fn run(contexts: &[Context], skip: &dyn Fn(usize, &Job) -> bool) -> Result<(
     }
     let workers = any_dense.then(|| Workers::new(limits.threads, &watch.cancelled)).transpose()?;
     let busy = |recipe: usize| dense.iter().chain(&todo).any(|(other, ..)| *other == recipe);
-    let facts = (0..contexts.len()).map(|recipe| if busy(recipe) { Known::of(&contexts[recipe], workers.as_ref()) } else { Ok(Known::default()) });
+    let facts =
+        (0..contexts.len()).map(|recipe| if busy(recipe) { Known::of(&contexts[recipe], workers.as_ref()) } else { Ok(Known::default()) });
     let facts = facts.collect::<Result<Vec<_>>>()?;
-    let runs: Vec<Run> =
-        contexts.iter().zip(&facts).map(|(context, known)| Run { context, known, workers: workers.as_ref() }).collect();
+    let runs: Vec<Run> = contexts.iter().zip(&facts).map(|(context, known)| Run { context, known, workers: workers.as_ref() }).collect();
     let plans: Vec<&Plan> = contexts.iter().map(|context| context.plan).collect();
     let parties = parties(&plans, todo.iter().map(|(recipe, number, _)| (*recipe, *number)));
     drive(parties.len(), &|i| open(&runs, &parties[i]), limits.threads, &Desks::default, &watch.cancelled)?;

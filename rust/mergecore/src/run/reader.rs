@@ -60,16 +60,19 @@ impl<'a> Reader<'a> {
         if let Some(tensor) = self.base {
             add(slot(), shelf.lay_base(tensor, first, count, raw, base)?);
         }
-        for (tensor, values) in self.inputs.iter().zip(inputs) {
-            let read = shelf.row(tensor, first, count, raw)?;
-            add(slot(), read.unfinite);
-            values.resize(count, R::ZERO);
-            match self.base {
-                Some(_) => blend::difference(values, &read.values, base),
-                None => values.copy_from_slice(&read.values),
-            }
+        shelf.truncate_inputs(inputs.len());
+        let base = self.base.is_some().then_some(&*base);
+        for (input, values) in self.inputs.iter().enumerate().zip(inputs) {
+            add(slot(), shelf.lay_input(input, (first, count), raw, base, values)?);
         }
         Ok(())
+    }
+
+    /// The method has seen the block on the desk.
+    pub fn worked_on<R: Seat>(&self, desk: &mut Desk<R>) {
+        if !self.bound.method.keeps() {
+            desk.shelf.forget_inputs();
+        }
     }
 
     /// Puts what a block's task vector is added to on the desk, where that is not the base.
@@ -153,6 +156,7 @@ impl<'a> Reader<'a> {
         self.load(&span, desk, &mut vec![[0; 2]; self.job.sources().len()])?;
         let place = (self.job, context.plan.recipe.seed, offset + block, span.start);
         survey.observe(&*self.bound.method, facts, desk, seen, place);
+        self.worked_on(desk);
         Ok(())
     }
 

@@ -133,6 +133,7 @@ where
         let (name, shape, row) = (job.name.as_str(), &job.shape[..], job.row());
         let mut place = Block { name, shape, row, seed, number: self.offset + block, first: span.start, inputs, base, out };
         reader.bound.method.merge(&mut place, facts);
+        reader.worked_on(desk);
         Ok(())
     }
 

@@ -377,8 +377,13 @@ pub fn check_space(outs: &[(&Path, &Layout)]) -> Result<()> {
     for (parent, needed) in disks.into_values() {
         let free = free_space(existing(&parent)).map_err(|e| Error::io(&parent, "asking for free space", &e))?;
         if free < needed {
-            let size =
-                |bytes: u64| if bytes < 1 << 30 { format!("{:.1} MB", bytes as f64 / 1e6) } else { format!("{:.2} GB", bytes as f64 / 1e9) };
+            let size = |bytes: u64| {
+                if bytes < 1 << 30 {
+                    format!("{:.1} MB", bytes as f64 / 1e6)
+                } else {
+                    format!("{:.2} GB", bytes as f64 / 1e9)
+                }
+            };
             let message = format!(
                 "{}: not enough space on the disk: the merge needs {} and {} are free; free some, or choose another --out",
                 parent.display(),
