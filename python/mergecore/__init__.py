@@ -14,6 +14,7 @@ import sys
 _HOMES = {
     "merge": "merging",
     "run": "merging",
+    "merge_many": "many",
     "extrapolate": "merging",
     "verify": "merging",
     "MergeReport": "merging",

@@ -10,12 +10,15 @@ _Tensors: TypeAlias = dict[str, tuple[str, list[int], NDArray[uint8]]]
 
 __all__ = [
     "Claim",
+    "Opened",
     "Plan",
     "__version__",
+    "check_outputs",
     "checkpoint",
     "claim",
     "free_space",
     "merge_arrays",
+    "merge_many",
     "modifiers",
     "random_mask",
     "recipe_models",
@@ -43,6 +46,17 @@ def merge_arrays(
     out: _Tensors,
     threads: int | None = None,
 ) -> str: ...
+def merge_many(
+    orders: list[tuple[str, Plan, str, list[tuple[str, bytes | str]]]],
+    inputs: list[str],
+    threads: int | None = None,
+    max_memory: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[str]: ...
+def check_outputs(
+    outs: list[str], inputs: list[str], first: int, overwrite: bool = False
+) -> None: ...
 def claim(out: str, inputs: list[str], request: str, overwrite: bool = False) -> Claim: ...
 def text_facts(
     text: str, prose: str, shortest: int, window: tuple[int, int]
@@ -60,6 +74,10 @@ def random_mask(seed: int, name: str, model: int, density: float, out: NDArray[b
 class Claim: ...
 
 @final
+class Opened:
+    def __new__(cls) -> Opened: ...
+
+@final
 class Plan:
     def __new__(
         cls,
@@ -68,6 +86,7 @@ class Plan:
         *,
         adapters: dict[str, str] | None = None,
         vocabulary: tuple[int, dict[str, bytes], list[list[tuple[str, int]]]] | None = None,
+        opened: Opened | None = None,
         from_file: bool = False,
         threads: int | None = None,
         max_memory: int | None = None,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mergecore import recipe, registry, side_files
-from mergecore._mergecore import Plan, checkpoint, recipe_models
+from mergecore._mergecore import Opened, Plan, checkpoint, recipe_models
 from mergecore.errors import MergecoreError, ModelError, RecipeError
 from mergecore.models import hub, lineage
 from mergecore.models.reference import split
@@ -36,6 +36,8 @@ class Prepared:
     plan: Plan
     donor: Path
     tokenizer: TokenizerFiles
+    places: Sequence[Path]
+    """Where the models and adapters are."""
 
     def run(
         self,
@@ -44,10 +46,12 @@ class Prepared:
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Merges into the folder `out` and returns the engine's report, the plan's notes in it."""
-        place, files = checked_name(out), self._side_files(out)
-        report: dict[str, Any] = json.loads(
-            self.plan.run(place, files, overwrite=overwrite, progress=progress)
-        )
+        place, files = checked_name(out), self.side_files(out)
+        return self.told(self.plan.run(place, files, overwrite=overwrite, progress=progress))
+
+    def told(self, words: str) -> dict[str, Any]:
+        """The engine's report, from its words, with the plan's notes in it."""
+        report: dict[str, Any] = json.loads(words)
         for key in ("notes", "warnings"):
             said = report.get(key) or []
             report[key] = [note for note in self.summary[key] if note not in said] + said
@@ -55,9 +59,14 @@ class Prepared:
 
     def is_made(self, out: str | os.PathLike[str]) -> bool:
         """Whether the folder `out` is what `run` would make of it, by its manifest."""
-        return self.plan.is_made(os.fspath(out), self._side_files(out))
+        return self.plan.is_made(os.fspath(out), self.side_files(out))
 
-    def _side_files(self, out: str | os.PathLike[str]) -> list[side_files.SideFile]:
+    def side_files(self, out: str | os.PathLike[str]) -> list[side_files.SideFile]:
+        """What lies beside the weights in the folder `out`.
+
+        Raises:
+            ModelError: The donor's files cannot be read.
+        """
         with _as_model_errors():
             return side_files.collect(self.donor, self.summary, out, self.tokenizer)
 
@@ -84,6 +93,7 @@ def prepare(
     shard_size: int | None = None,
     quiet: bool = True,
     documents: Mapping[str, Path] | None = None,
+    opened: Opened | None = None,
 ) -> Prepared:
     """Finds a recipe's models and checks that they fit; reads headers only.
 
@@ -98,6 +108,7 @@ def prepare(
         shard_size: The size of an output shard, in bytes.
         quiet: Show no progress while a model is downloaded.
         documents: Where the merges are that the recipe names as models.
+        opened: The models that are open for other recipes: this one's are opened there.
 
     Raises:
         RecipeError: The recipe is wrong.
@@ -106,7 +117,7 @@ def prepare(
     """
     with _as_model_errors():
         return _prepare(
-            *(request, from_file, quiet, documents or {}),
+            *(request, from_file, quiet, documents or {}, opened),
             threads=threads,
             max_memory=max_memory,
             shard_size=shard_size,
@@ -216,6 +227,7 @@ def _prepare(
     from_file: bool,
     quiet: bool,
     documents: Mapping[str, Path],
+    opened: Opened | None,
     **limits: int | None,
 ) -> Prepared:
     request, references = _checked(request, from_file, documents)
@@ -241,13 +253,15 @@ def _prepare(
         {reference: str(model) for reference, model in locations.items()},
         adapters={r: str(adapter) for r, (_, adapter) in places.items() if adapter is not None},
         vocabulary=spoken.vocabulary,
+        opened=opened,
         from_file=from_file,
         **limits,
     )
     summary = {**json.loads(plan.summary()), "donor": donor}
     summary["notes"] = [*notes, *spoken.notes, *summary["notes"]]
     summary["warnings"] = [*spoken.warnings, *summary["warnings"]]
-    return Prepared(summary, plan, locations[donor], spoken.files)
+    read = [path for place in places.values() for path in place if path is not None]
+    return Prepared(summary, plan, locations[donor], spoken.files, read)
 
 
 @contextmanager

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mergecore::checkpoint::Checkpoint;
+use mergecore::checkpoint::{opened, Checkpoint};
 use mergecore::error::Result;
 use mergecore::kernels::mask;
 use mergecore::layout::{self, Layout};
 use mergecore::methods::METHODS;
 use mergecore::modifiers::MODIFIERS;
 use mergecore::recipe::Recipe;
+use mergecore::run::disk::Order;
 use mergecore::run::{self, Limits, Watch};
 use mergecore::text::{compression, frames, languages, loops, scripts};
 use mergecore::write::documents;
-use mergecore::{plan, report, verify as verifier};
+use mergecore::{plan, report, verify as verifier, write};
 use pyo3::prelude::*;
 use serde_json::json;
 
@@ -39,6 +40,19 @@ fn recipe_models(py: Python, recipe: &str, from_file: bool) -> PyResult<Vec<Stri
     Recipe::parse(recipe, from_file).map(|recipe| recipe.references()).map_err(|e| raise(py, e))
 }
 
+/// Models that several plans read, each opened once.
+#[pyclass(frozen)]
+#[derive(Default)]
+struct Opened(opened::Opened);
+
+#[pymethods]
+impl Opened {
+    #[new]
+    fn new() -> Opened {
+        Opened::default()
+    }
+}
+
 /// A merge, decided and checked, with nothing written.
 #[pyclass(frozen)]
 struct Plan {
@@ -50,7 +64,7 @@ struct Plan {
 #[pymethods]
 impl Plan {
     #[new]
-    #[pyo3(signature = (recipe, locations, *, adapters = None, vocabulary = None, from_file = false, threads = None, max_memory = None, shard_size = None, tile = None))]
+    #[pyo3(signature = (recipe, locations, *, adapters = None, vocabulary = None, opened = None, from_file = false, threads = None, max_memory = None, shard_size = None, tile = None))]
     #[allow(clippy::too_many_arguments)] // the Python signature
     fn new(
         py: Python,
@@ -58,6 +72,7 @@ impl Plan {
         locations: BTreeMap<String, PathBuf>,
         adapters: Option<BTreeMap<String, PathBuf>>,
         vocabulary: Option<Rows>,
+        opened: Option<Py<Opened>>,
         from_file: bool,
         threads: Option<usize>,
         max_memory: Option<u64>,
@@ -66,13 +81,12 @@ impl Plan {
     ) -> PyResult<Plan> {
         let make = || -> Result<Plan> {
             let recipe = Recipe::parse(&recipe, from_file)?;
+            let own = Opened::default();
+            let opened = opened.as_ref().map_or(&own, Py::get);
             let open = |reference: String| {
                 let path = locations.get(&reference).cloned().unwrap_or_else(|| PathBuf::from(&reference));
-                let model = Checkpoint::open(&reference, &path)?;
-                match adapters.as_ref().and_then(|adapters| adapters.get(&reference)) {
-                    Some(adapter) => model.adapted(adapter),
-                    None => Ok(model),
-                }
+                let adapter = adapters.as_ref().and_then(|adapters| adapters.get(&reference));
+                opened.0.checkpoint(&reference, &path, adapter.map(PathBuf::as_path))
             };
             let checkpoints = recipe.references().into_iter().map(open).collect::<Result<_>>()?;
             let plan = plan::plan_in(recipe, checkpoints, vocabulary.map(|rows| rows.0))?;
@@ -109,6 +123,41 @@ impl Plan {
                 .map(|report| report.0.to_string())
         })
     }
+}
+
+/// Merges every plan into its folder: (title, plan, out, side files) each; their reports, in order.
+#[pyfunction]
+#[pyo3(signature = (orders, inputs, threads = None, max_memory = None, overwrite = false, progress = None))]
+fn merge_many(
+    py: Python,
+    orders: Vec<(String, Py<Plan>, PathBuf, SideFiles)>,
+    inputs: Vec<PathBuf>,
+    threads: Option<usize>,
+    max_memory: Option<u64>,
+    overwrite: bool,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Vec<String>> {
+    let watch = Watch::default();
+    let (plans, rest): (Vec<_>, Vec<_>) = orders.into_iter().map(|(title, plan, out, files)| (plan, (title, out, files.0))).unzip();
+    enter(py, &watch, progress, || {
+        let mut orders = Vec::new();
+        for (plan, (title, out, side_files)) in plans.iter().zip(rest) {
+            let Plan { plan, layout, .. } = plan.get();
+            orders.push(Order { title, plan, layout, out, side_files });
+        }
+        let reports = run::disk::merge_many(orders, (threads, max_memory), &inputs, overwrite, &watch)?;
+        Ok(reports.into_iter().map(|report| report.0.to_string()).collect())
+    })
+}
+
+/// Refuses outputs that lie in one another, and those that may not be written, from number `first` on.
+#[pyfunction]
+#[pyo3(signature = (outs, inputs, first, overwrite = false))]
+fn check_outputs(py: Python, outs: Vec<PathBuf>, inputs: Vec<PathBuf>, first: usize, overwrite: bool) -> PyResult<()> {
+    enter(py, &Watch::default(), None, || {
+        write::check_apart(&outs)?;
+        outs.iter().skip(first).try_for_each(|out| write::check(out, &inputs, overwrite))
+    })
 }
 
 #[pyfunction]
@@ -223,10 +272,13 @@ fn free_space(py: Python, path: PathBuf) -> PyResult<u64> {
 fn _mergecore(module: &Bound<PyModule>) -> PyResult<()> {
     module.add("__version__", report::VERSION)?;
     module.add_class::<Plan>()?;
+    module.add_class::<Opened>()?;
     module.add_class::<Claim>()?;
     module.add_function(wrap_pyfunction!(registry, module)?)?;
     module.add_function(wrap_pyfunction!(modifiers, module)?)?;
     module.add_function(wrap_pyfunction!(recipe_models, module)?)?;
+    module.add_function(wrap_pyfunction!(merge_many, module)?)?;
+    module.add_function(wrap_pyfunction!(check_outputs, module)?)?;
     module.add_function(wrap_pyfunction!(checkpoint, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)?;
     module.add_function(wrap_pyfunction!(merge_arrays, module)?)?;

@@ -57,6 +57,14 @@ impl Error {
         Self::new(Kind::Interrupted, "interrupted")
     }
 
+    /// The same error, of one thing among several: the title is told before it, if there is one. Ctrl-C is of none.
+    pub fn of(self, title: &str) -> Self {
+        match (title, self.kind) {
+            ("", _) | (_, Kind::Interrupted) => self,
+            _ => Self::new(self.kind, format!("{title}: {}", self.message)),
+        }
+    }
+
     /// An operating-system error on an input, before anything is written.
     pub fn opening(path: &Path, error: &std::io::Error) -> Self {
         let kind = match error.kind() {

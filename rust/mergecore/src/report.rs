@@ -130,7 +130,7 @@ pub fn manifest(
     layout: &Layout,
     inputs: &Json,
     records: &BTreeMap<String, Record>,
-    side_files: &[(String, SideFile)],
+    side_files: &[&(String, SideFile)],
 ) -> Result<Json> {
     let tensor = |(job, (file, _)): (&Job, &(usize, u64))| {
         let record = &records[&job.name];
@@ -157,7 +157,7 @@ pub fn manifest(
         "delta_norm_rounded": finite(norm(records, 1)),
         "nan": records.values().map(|r| r.unfinite[0]).sum::<u64>(),
         "inf": records.values().map(|r| r.unfinite[1]).sum::<u64>(),
-        "side_files": described(side_files)?,
+        "side_files": described(side_files.iter().copied())?,
         "tensors": plan.jobs.iter().zip(&layout.places).map(tensor).collect::<Vec<_>>(),
     });
     extend(&mut manifest, more);
@@ -186,7 +186,7 @@ fn head(plan: &Plan, layout: &Layout, inputs: &Json) -> Json {
     })
 }
 
-fn described(side_files: &[(String, SideFile)]) -> Result<Vec<Json>> {
+fn described<'a>(side_files: impl IntoIterator<Item = &'a (String, SideFile)>) -> Result<Vec<Json>> {
     let one = |(name, content): &(String, SideFile)| {
         let bytes = match content {
             SideFile::Content(bytes) => bytes.clone(),
@@ -194,7 +194,7 @@ fn described(side_files: &[(String, SideFile)]) -> Result<Vec<Json>> {
         };
         Ok(json!({"name": name, "bytes": bytes.len(), "blake3": blake3::hash(&bytes).to_hex().as_str()}))
     };
-    side_files.iter().map(one).collect()
+    side_files.into_iter().map(one).collect()
 }
 
 /// What a plan says before anything is written.
@@ -327,14 +327,9 @@ impl Report {
             ));
         }
         warnings.extend(noise(plan, records));
-        let written: u64 = layout.files.iter().map(|f| f.bytes).sum();
-        let mut report = json!({
-            "out": out,
-            "parameter_count": plan.parameter_count(),
+        let mut report = sizes(plan, layout, out, took);
+        let found = json!({
             "bytes_read": bytes_read,
-            "bytes_written": written,
-            "seconds": took.as_secs_f64(),
-            "peak_rss_bytes": peak_rss(),
             "delta_norm": finite(norm(records, 0)),
             "delta_norm_rounded": finite(norm(records, 1)),
             "nan": sum(0),
@@ -342,14 +337,51 @@ impl Report {
             "inputs_nan": sources.iter().map(|s| s.1).sum::<u64>(),
             "inputs_inf": sources.iter().map(|s| s.2).sum::<u64>(),
             "resumed_tensors": resumed,
-            "files": layout.files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(),
-            "ignored": plan.ignored,
             "notes": plan.notes,
             "warnings": warnings,
         });
+        extend(&mut report, found);
         extend(&mut report, request(plan));
         Report(report)
     }
+
+    /// Of an output that an earlier call made: what its manifest says. Of the inputs' NaN it says nothing.
+    pub fn of_made(plan: &Plan, layout: &Layout, out: &Path, took: Duration) -> Result<Report> {
+        let (_, manifest) = manifest_in(out)?;
+        let mut report = sizes(plan, layout, out, took);
+        let mut notes = plan.notes.clone();
+        notes.push(
+            "it was made by an earlier call, whose report told what its inputs hold of NaN and infinite values: left as it is".into(),
+        );
+        let found = json!({
+            "bytes_read": 0,
+            "delta_norm": manifest["delta_norm"],
+            "delta_norm_rounded": manifest["delta_norm_rounded"],
+            "nan": manifest["nan"],
+            "inf": manifest["inf"],
+            "inputs_nan": 0,
+            "inputs_inf": 0,
+            "resumed_tensors": plan.jobs.len(),
+            "notes": notes,
+            "warnings": plan.warnings,
+        });
+        extend(&mut report, found);
+        extend(&mut report, request(plan));
+        Ok(Report(report))
+    }
+}
+
+/// What the reports of any merge share.
+fn sizes(plan: &Plan, layout: &Layout, out: &Path, took: Duration) -> Json {
+    json!({
+        "out": out,
+        "parameter_count": plan.parameter_count(),
+        "bytes_written": layout.files.iter().map(|f| f.bytes).sum::<u64>(),
+        "seconds": took.as_secs_f64(),
+        "peak_rss_bytes": peak_rss(),
+        "files": layout.files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(),
+        "ignored": plan.ignored,
+    })
 }
 
 /// Says where singular values are rounding noise for the most part: methods that make them alike make it as strong as what was learnt.

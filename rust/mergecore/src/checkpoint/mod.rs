@@ -17,6 +17,7 @@ mod fingerprint;
 mod folder;
 mod header;
 mod lora;
+pub mod opened;
 mod quantised;
 mod torch;
 pub mod vocabulary;
@@ -24,6 +25,7 @@ pub mod vocabulary;
 pub use bytes::{Bytes, InputFile, Lent};
 
 /// A model's tensors, by name.
+#[derive(Clone)]
 pub struct Checkpoint<'a> {
     /// As the user named it.
     pub reference: String,
@@ -75,6 +77,16 @@ impl Tensor<'_> {
     pub fn will_need(&self, first: u64, elements: u64) {
         let size = self.read_as().size() as u64;
         self.source.will_need(self.offset + first * size, elements * size);
+    }
+
+    /// Whether both are read from the same bytes of the same source, in the same way.
+    pub fn is_at(&self, other: &Tensor) -> bool {
+        self.place() == other.place()
+    }
+
+    /// Tells the numbers of one tensor from those of any other that is open: the source's address, where in it they begin, and their type.
+    pub fn place(&self) -> (usize, u64, Dtype) {
+        (Arc::as_ptr(&self.source) as *const () as usize, self.offset, self.read_as())
     }
 
     /// Whether two tensors hold the same bytes under the same type and shape.

@@ -12,6 +12,15 @@ wide! {
 }
 
 wide! {
+    /// out ← x − base, where the model itself is still wanted.
+    pub fn difference<R>(out: &mut [R], x: &[R], base: &[R]) {
+        for ((o, x), b) in out.iter_mut().zip(x).zip(base) {
+            *o = *x - *b;
+        }
+    }
+}
+
+wide! {
     /// sum ← sum + x·weight, rounded once (fused).
     pub fn add_fused<R>(sum: &mut [R], x: &[R], weight: R) {
         for (s, x) in sum.iter_mut().zip(x) {

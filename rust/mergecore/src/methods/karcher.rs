@@ -116,6 +116,10 @@ impl Karcher {
 }
 
 impl Method for Karcher {
+    fn keeps(&self) -> bool {
+        true
+    }
+
     fn need(&self, facts: &Facts, _: u64) -> Need {
         Need::sums(gram::pairs(self.models), facts)
     }

@@ -38,7 +38,11 @@ fn bind(params: &Params) -> Result<Box<dyn Method>> {
     Ok(Box::new(linear))
 }
 
-impl Method for Linear {}
+impl Method for Linear {
+    fn keeps(&self) -> bool {
+        true
+    }
+}
 
 impl<R: Real> Formula<R> for Linear {
     fn merge(&self, block: &mut Block<R>, _: &Facts) {

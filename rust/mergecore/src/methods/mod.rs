@@ -117,6 +117,11 @@ pub trait Method: Formula<f32> + Formula<f64> {
         false
     }
 
+    /// Whether it leaves the models' rows of a block as they are, so that the next merge of the same models finds them there.
+    fn keeps(&self) -> bool {
+        false
+    }
+
     /// How matrices are merged, where that is another formula than that of other tensors.
     fn spectral(&self) -> Option<&(dyn Spectral + 'static)> {
         None

@@ -73,6 +73,10 @@ impl Multislerp {
 }
 
 impl Method for Multislerp {
+    fn keeps(&self) -> bool {
+        true
+    }
+
     fn need(&self, facts: &Facts, _: u64) -> Need {
         Need::sums(gram::pairs(self.weight.len()), facts)
     }

@@ -37,7 +37,11 @@ fn bind(params: &Params) -> Result<Box<dyn Method>> {
     Ok(Box::new(Passthrough { scale: params.each("scale")[0] }))
 }
 
-impl Method for Passthrough {}
+impl Method for Passthrough {
+    fn keeps(&self) -> bool {
+        true
+    }
+}
 
 impl<R: Real> Formula<R> for Passthrough {
     fn merge(&self, block: &mut Block<R>, _: &Facts) {

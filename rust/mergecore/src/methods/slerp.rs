@@ -44,6 +44,10 @@ fn factors(t: f64, aa: f64, bb: f64, ab: f64) -> (f64, f64) {
 }
 
 impl Method for Slerp {
+    fn keeps(&self) -> bool {
+        true
+    }
+
     fn need(&self, facts: &Facts, _: u64) -> Need {
         Need::sums(3, facts)
     }

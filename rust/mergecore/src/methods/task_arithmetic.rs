@@ -32,7 +32,11 @@ fn bind(params: &Params) -> Result<Box<dyn Method>> {
     Ok(Box::new(TaskArithmetic { weight: params.each("weight"), normalize: params.flag("normalize") }))
 }
 
-impl Method for TaskArithmetic {}
+impl Method for TaskArithmetic {
+    fn keeps(&self) -> bool {
+        true
+    }
+}
 
 impl<R: Real> Formula<R> for TaskArithmetic {
     fn merge(&self, block: &mut Block<R>, _: &Facts) {

@@ -50,22 +50,19 @@ impl Survey {
         }
     }
 
-    /// Looks at one block, which `load` puts on the desk (again, for each threshold: a method may overwrite its rows).
+    /// Looks at one block, which lies on the desk; `seen` is this thread's own.
     pub fn observe<R: Real>(
         &self,
         method: &(dyn Method + 'static),
         facts: &Facts,
         desk: &mut Desk<R>,
+        seen: &mut Vec<Seen>,
         place: (&Job, u64, usize, u64),
-        load: &mut dyn FnMut(&mut Desk<R>) -> Result<()>,
-    ) -> Result<()>
-    where
+    ) where
         dyn Method: Formula<R>,
     {
         let (job, seed, number, first) = place;
         let (name, shape, row) = (job.name.as_str(), &job.shape[..], job.row());
-        let mut seen = std::mem::take(&mut desk.seen);
-        load(desk)?;
         let has_base = matches!(job.work, Work::Merge { base: Some(_), .. });
         let base = has_base.then_some(&desk.base[..]);
         match self {
@@ -80,7 +77,7 @@ impl Survey {
                 let mut block = Block { name, shape, row, seed, number, first, base, inputs: &mut desk.inputs, out: &mut desk.out };
                 if method.ranks_one() {
                     let values = method.magnitudes(&mut block, facts, 0);
-                    selectors.iter().zip(&mut seen).for_each(|(selector, seen)| selector.observe(number, values, seen));
+                    selectors.iter().zip(seen).for_each(|(selector, seen)| selector.observe(number, values, seen));
                 } else {
                     for (which, selector) in selectors.iter().enumerate().filter(|(_, s)| s.wants(number)) {
                         let values = method.magnitudes(&mut block, facts, which);
@@ -89,14 +86,12 @@ impl Survey {
                 }
             }
         }
-        desk.seen = seen;
-        Ok(())
     }
 
     /// A thread has looked at a whole tile: hands over what it counted.
-    pub fn absorb<R>(&self, desk: &mut Desk<R>) {
+    pub fn absorb(&self, seen: &mut [Seen]) {
         if let Survey::Largest(selectors) = self {
-            for (selector, seen) in selectors.iter().zip(&mut desk.seen) {
+            for (selector, seen) in selectors.iter().zip(seen) {
                 selector.absorb(seen);
             }
         }

@@ -50,7 +50,7 @@ pub fn merge(plan: &Plan, limits: Limits, mut out: BTreeMap<String, &mut [u8]>, 
         arrays.push(Mutex::new(array));
     }
     let sink = Arrays { out: arrays, outcomes: Mutex::default() };
-    super::run(&Context { plan, limits, sink: &sink, watch }, &|_| false)?;
+    super::run(&[Context::new(plan, limits, &sink, watch)], &|_, _| false)?;
     let outcomes = sink.outcomes.into_inner().expect("no holder panics");
     let sum = |i: usize| outcomes.values().filter_map(|o| o.delta).map(|d| d[i]).sum::<f64>().sqrt();
     let count = |i: usize| outcomes.values().map(|o| o.unfinite[i]).sum();

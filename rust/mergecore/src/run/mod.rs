@@ -5,160 +5,41 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
-use crate::error::{Error, Kind, Result};
-use crate::kernels::select::LEAST;
+use crate::error::{Error, Result};
 use crate::kernels::spectral::reshape::Account;
 use crate::kernels::spectral::workers::Workers;
 use crate::matrices::{Solve, Spectral};
-use crate::methods::{Facts, Formula, Method, Need, Scope};
-use crate::names;
+use crate::methods::{Facts, Formula, Method, Scope};
 use crate::plan::matrices::Whole;
 use crate::plan::{Bound, Job, Plan, Work};
 
+mod bundle;
 mod desk;
 pub mod disk;
 mod facts;
 pub mod geometry;
+mod groups;
+mod limits;
 pub mod memory;
 mod norms;
 mod reader;
 pub mod schedule;
+mod shelf;
 mod tensor;
 mod whole;
 mod writer;
 
+use bundle::{parties, Bundle};
 use desk::{Desks, Seat};
 use facts::Survey;
+pub use groups::{groups, Group};
+pub use limits::Limits;
 use norms::Scales;
 use reader::Reader;
 use schedule::{drive, Task};
-use tensor::{CopyTask, MergeTask, Then};
+use tensor::{CopyTask, Merge, Then};
 use whole::{End, WholeTask};
 use writer::Writer;
-
-/// Run-time choices. None of them changes a byte of the output.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    pub threads: usize,
-    /// Elements a tile: the unit that a thread takes and writes at once.
-    pub tile: u64,
-    /// Numbers of 8 bytes that may be held in search of thresholds, of all models and all open tensors together.
-    pub gather: u64,
-    /// Tensors that are merged whole at a time, each by all threads.
-    pub lanes: usize,
-}
-
-/// One bf16 tile is 1 MB.
-const TILE: u64 = 512 * 1024;
-const LEAST_TILE: u64 = 16 * 1024;
-/// 8 MB of listed or counted magnitudes, however many models there are: more was not seen to be faster (1.1 B parameters, ties: 64 MB, 4.0 to
-/// 4.3 s of user time in three runs; 8 MB, 4.0 to 4.3 s in four).
-const GATHER: u64 = 1 << 20;
-/// A whole model's are counted apart in pieces, the more the better: 64 MB, and 16 MB a model at least.
-const GATHER_OF_ALL: u64 = 8 << 20;
-const GATHER_A_MODEL: u64 = 2 << 20;
-const LEAST_GATHER: u64 = 1 << 16;
-/// More threads than these find too little to do in one eigendecomposition, so that another is begun beside it.
-const THREADS_OF_A_LANE: usize = 8;
-
-impl Limits {
-    /// Fits threads and tiles into `max_memory` bytes, or says how much is needed at least.
-    pub fn choose(plan: &Plan, threads: Option<usize>, max_memory: Option<u64>, tile: Option<u64>) -> Result<Limits> {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let threads = threads.unwrap_or(cores);
-        if threads == 0 {
-            return Err(Error::recipe("0 threads cannot work: give 1 or more"));
-        }
-        let tile = tile.unwrap_or(TILE);
-        let gather = match plan.scope() {
-            Scope::Tensor => GATHER,
-            Scope::Model => GATHER_OF_ALL.max(GATHER_A_MODEL * plan.widest() as u64),
-        };
-        let mut limits = Limits { threads, tile, gather, lanes: (threads / THREADS_OF_A_LANE).max(1) };
-        let Some(cap) = max_memory else { return Ok(limits) };
-        // What costs least speed goes first.
-        while limits.bytes(plan) > cap {
-            if limits.lanes > 1 {
-                limits.lanes -= 1;
-            } else if limits.gather > LEAST_GATHER {
-                limits.gather /= 2;
-            } else if limits.tile > LEAST_TILE {
-                limits.tile /= 2;
-            } else if limits.threads > 1 {
-                limits.threads -= 1;
-            } else {
-                break;
-            }
-        }
-        let needed = limits.bytes(plan);
-        if needed > cap {
-            let mb = |bytes: u64| (bytes as f64 / 1e6).ceil();
-            let mut message = format!("--max-memory: {} MB is too little: this merge needs {} MB even on one thread", mb(cap), mb(needed));
-            // Where it is matrices that don't fit.
-            if let Some((job, bytes)) = limits.whole(plan).filter(|(_, bytes)| needed - bytes <= cap.max(needed / 2)) {
-                message +=
-                    &format!(", {} of them for {}, which is merged as a matrix, in memory whole", mb(bytes), names::called(&job.name));
-            }
-            return Err(Error::new(Kind::Space, message));
-        }
-        Ok(limits)
-    }
-
-    /// What the run holds in memory, at most: rows and tiles a thread, thresholds an open tensor, one line a tensor, the process itself.
-    pub fn bytes(&self, plan: &Plan) -> u64 {
-        const PROCESS: u64 = 32 << 20;
-        let models = plan.widest();
-        let wide = plan.jobs.iter().any(|job| job.wide);
-        let element = plan.jobs.iter().map(|job| job.dtype.size()).max().unwrap_or(4);
-        let block = plan.jobs.iter().map(|job| job.block().min(job.elements())).max().unwrap_or(0);
-        let tile = plan.jobs.iter().map(|job| self.tile_of(job).min(job.elements())).max().unwrap_or(0);
-        let desks = self.threads as u64 * desk::bytes(models, wide, block, tile, element);
-        let (needs, scope) = (plan.needs(), plan.scope());
-        let open = if scope == Scope::Model { 1 } else { self.open() };
-        let sought = needs.iter().map(|need| if let Need::Largest(keep) = need { keep.len() as u64 } else { 0 }).max().unwrap_or(0);
-        let thresholds = if sought > 0 { 8 * self.gather.max(sought * LEAST * open) } else { 0 };
-        // For every block its sums, and those of one kind once more while they are added; or how many ties it has, and its share of a sample.
-        let each = |need: &Need| match need {
-            Need::Nothing => 0,
-            Need::Sums(count) => 8 * (*count as u64 + 1),
-            Need::Largest(keep) => 4 * keep.len() as u64 + 1,
-        };
-        let whole = match scope {
-            Scope::Tensor => 0,
-            Scope::Model => plan.jobs.iter().map(|job| job.blocks() as u64).sum(),
-        };
-        let held = plan.jobs.iter().map(Job::held).max().unwrap_or(0) * self.open();
-        let matrices = self.whole(plan).map_or(0, |(_, bytes)| bytes) * self.lanes as u64;
-        PROCESS + desks + thresholds + held + matrices + whole * needs.iter().map(each).max().unwrap_or(0) + plan.jobs.len() as u64 * 1024
-    }
-
-    /// The tensor that takes most when it is merged whole, and how many bytes.
-    fn whole<'p, 'a>(&self, plan: &'p Plan<'a>) -> Option<(&'p Job<'a>, u64)> {
-        let bytes = |job: &Job| {
-            let bound = job.bound.as_deref()?;
-            let of =
-                |bound: &Bound, whole: &Option<Whole>| whole.as_ref().map(|whole| whole::bytes(job, bound, whole, self.threads as u64));
-            let other = bound.other.as_deref().and_then(|other| of(other, &job.whole_of_other));
-            of(bound, &job.whole).max(other)
-        };
-        plan.jobs.iter().filter_map(|job| Some((job, bytes(job)?))).max_by_key(|(_, bytes)| *bytes)
-    }
-
-    /// Whole blocks.
-    fn tile_of(&self, job: &Job) -> u64 {
-        self.tile.next_multiple_of(job.block()).max(job.block())
-    }
-
-    /// How many tensors are open at a time.
-    fn open(&self) -> u64 {
-        self.threads as u64 + 1
-    }
-
-    /// An open tensor's share of `gather`.
-    fn gather(&self) -> u64 {
-        self.gather / self.open()
-    }
-}
 
 /// What the caller may look at and turn while the engine runs.
 #[derive(Debug, Default)]
@@ -206,15 +87,21 @@ pub struct Spectrum {
     pub account: Account,
 }
 
-/// What all tasks of a run share.
+/// What all tasks of one recipe share.
 pub struct Context<'a> {
     pub plan: &'a Plan<'a>,
     pub limits: Limits,
     pub sink: &'a dyn Sink,
     pub watch: &'a Watch,
+    /// Bytes read and written so far for this recipe; what one reading brings several of them counts for each.
+    pub done: AtomicU64,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    pub fn new(plan: &'a Plan<'a>, limits: Limits, sink: &'a dyn Sink, watch: &'a Watch) -> Self {
+        Context { plan, limits, sink, watch, done: AtomicU64::new(0) }
+    }
+
     fn tiles(&self, job: &Job) -> usize {
         (job.elements().div_ceil(self.limits.tile_of(job)) as usize).max(1)
     }
@@ -227,32 +114,51 @@ impl Context<'_> {
     }
 
     fn progress(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
         self.watch.done.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
-/// Merges every job that `skip` does not name, into the sink.
-pub fn run(context: &Context, skip: &dyn Fn(&Job) -> bool) -> Result<()> {
-    let todo: Vec<usize> = (0..context.plan.jobs.len()).filter(|i| !skip(&context.plan.jobs[*i])).collect();
-    let read: u64 = todo.iter().map(|i| context.plan.jobs[*i].bytes_to_read() + context.plan.jobs[*i].bytes()).sum();
-    context.watch.total.store(read, Ordering::Relaxed);
-    let dense: Vec<usize> = todo.iter().copied().filter(|i| context.plan.jobs[*i].whole.is_some()).collect();
-    let todo: Vec<usize> = todo.into_iter().filter(|i| context.plan.jobs[*i].whole.is_none()).collect();
-    if dense.is_empty() && todo.is_empty() {
-        return Ok(());
-    }
-    let cancelled = &context.watch.cancelled;
-    let any_dense = context.plan.jobs.iter().any(|job| job.whole.is_some() || job.whole_of_other.is_some());
+/// Merges every job of every recipe that `skip` does not name (by the recipe's number), into their sinks. One reading of a piece serves all
+/// recipes that want it. They have the same limits.
+pub fn run(contexts: &[Context], skip: &dyn Fn(usize, &Job) -> bool) -> Result<()> {
+    let Some(Context { limits, watch, .. }) = contexts.first() else { return Ok(()) };
+    let jobs = |recipe: usize| contexts[recipe].plan.jobs.iter().enumerate().map(move |(number, job)| (recipe, number, job));
+    let todo: Vec<_> = (0..contexts.len()).flat_map(jobs).filter(|(recipe, _, job)| !skip(*recipe, job)).collect();
+    let moved: u64 = todo.iter().map(|(.., job)| job.bytes_to_read() + job.bytes()).sum();
+    watch.total.fetch_add(moved, Ordering::Relaxed);
+    let (dense, todo): (Vec<_>, Vec<_>) = todo.into_iter().partition(|(.., job)| job.whole.is_some());
+    let any_dense = contexts.iter().any(|c| c.plan.jobs.iter().any(|job| job.whole.is_some() || job.whole_of_other.is_some()));
     if any_dense {
         give_back_what_is_freed();
     }
-    let workers = any_dense.then(|| Workers::new(context.limits.threads, cancelled)).transpose()?;
-    let (own, other) = (survey(context, false)?, survey(context, true)?);
-    let scales = norms::measure(context, workers.as_ref(), own.as_ref(), other.as_ref())?;
-    let run = Run { context, own: own.as_ref(), scales: scales.as_ref(), workers: workers.as_ref() };
-    drive(todo.len(), &|i| run.open(todo[i]), context.limits.threads, &Desks::default, cancelled)?;
+    let workers = any_dense.then(|| Workers::new(limits.threads, &watch.cancelled)).transpose()?;
+    let busy = |recipe: usize| dense.iter().chain(&todo).any(|(other, ..)| *other == recipe);
+    let facts =
+        (0..contexts.len()).map(|recipe| if busy(recipe) { Known::of(&contexts[recipe], workers.as_ref()) } else { Ok(Known::default()) });
+    let facts = facts.collect::<Result<Vec<_>>>()?;
+    let runs: Vec<Run> = contexts.iter().zip(&facts).map(|(context, known)| Run { context, known, workers: workers.as_ref() }).collect();
+    let plans: Vec<&Plan> = contexts.iter().map(|context| context.plan).collect();
+    let parties = parties(&plans, todo.iter().map(|(recipe, number, _)| (*recipe, *number)));
+    drive(parties.len(), &|i| open(&runs, &parties[i]), limits.threads, &Desks::default, &watch.cancelled)?;
     // One after the other (or a few at a time): each wants all threads, and memory.
-    drive(dense.len(), &|i| run.open(dense[i]), context.limits.lanes, &Desks::default, cancelled)
+    let dense: Vec<_> = dense.iter().map(|(recipe, number, _)| [(*recipe, *number)]).collect();
+    drive(dense.len(), &|i| open(&runs, &dense[i]), limits.lanes, &Desks::default, &watch.cancelled)
+}
+
+/// What has to be known of a whole model before its first tensor is merged.
+#[derive(Default)]
+struct Known {
+    own: Option<ModelFacts>,
+    scales: Option<Scales>,
+}
+
+impl Known {
+    fn of(context: &Context, workers: Option<&Workers>) -> Result<Known> {
+        let (own, other) = (survey(context, false)?, survey(context, true)?);
+        let scales = norms::measure(context, workers, own.as_ref(), other.as_ref())?;
+        Ok(Known { own, scales })
+    }
 }
 
 /// Makes large pieces of memory go back to the system when they are freed. By itself glibc keeps more and more of them for each thread: up to
@@ -267,43 +173,67 @@ fn give_back_what_is_freed() {
     }
 }
 
-/// What every tensor's task is made of.
+/// What every task of a recipe is made of.
 struct Run<'a> {
     context: &'a Context<'a>,
-    own: Option<&'a ModelFacts>,
-    scales: Option<&'a Scales>,
+    known: &'a Known,
     workers: Option<&'a Workers<'a>>,
 }
 
-impl<'a> Run<'a> {
-    fn open(&self, index: usize) -> Result<Arc<dyn Task<Desks> + 'a>> {
-        let job = &self.context.plan.jobs[index];
-        match (&job.work, Reader::new(job)) {
-            (Work::Copy(tensor), _) => Ok(Arc::new(CopyTask::new(self.context, index, job, tensor))),
-            (_, Some(reader)) if job.wide => self.merge::<f64>(index, reader),
-            (_, Some(reader)) => self.merge::<f32>(index, reader),
-            (Work::Merge { .. }, None) => unreachable!("a merge has a reader"),
+/// The task of jobs that are worked on together.
+fn open<'a>(runs: &[Run<'a>], party: &[(usize, usize)]) -> Result<Arc<dyn Task<Desks> + 'a>> {
+    let (recipe, number) = party[0];
+    let context = runs[recipe].context;
+    let job = &context.plan.jobs[number];
+    match &job.work {
+        Work::Copy(tensor) => Ok(Arc::new(CopyTask::new(context, number, job, tensor))),
+        Work::Merge { .. } if job.wide => together::<f64>(runs, party),
+        Work::Merge { .. } => together::<f32>(runs, party),
+    }
+}
+
+fn together<'a, R: Seat>(runs: &[Run<'a>], party: &[(usize, usize)]) -> Result<Arc<dyn Task<Desks> + 'a>>
+where
+    dyn Method: Formula<R>,
+    dyn Spectral: Solve<R>,
+{
+    let (recipe, number) = party[0];
+    match (&runs[recipe].context.plan.jobs[number].whole, runs[recipe].workers) {
+        (Some(whole), Some(workers)) => Ok(runs[recipe].whole::<R>(number, whole, workers)),
+        _ => {
+            let merges = party.iter().map(|(recipe, number)| runs[*recipe].merge::<R>(*number));
+            Ok(Arc::new(Bundle::new(merges.collect::<Result<_>>()?)))
         }
     }
+}
 
-    fn merge<R: Seat>(&self, index: usize, reader: Reader<'a>) -> Result<Arc<dyn Task<Desks> + 'a>>
+impl<'a> Run<'a> {
+    fn reader(&self, number: usize) -> Reader<'a> {
+        Reader::new(&self.context.plan.jobs[number]).expect("a merge has a reader")
+    }
+
+    fn merge<R: Seat>(&self, number: usize) -> Result<Merge<'a, R>>
+    where
+        dyn Method: Formula<R>,
+    {
+        let Run { context, known, .. } = *self;
+        let reader = self.reader(number);
+        let writer = Arc::new(Writer::<R>::new(context, number, &reader));
+        let unmeasured = || unreachable!("a tensor that is merged block by block was measured before");
+        let scale = known.scales.as_ref().map_or(Ok(1.0), |scales| scales.factor(number, unmeasured))?;
+        Merge::new(context, writer, reader, known.own.as_ref().and_then(|facts| facts.of(number)), Then::Write(scale))
+    }
+
+    fn whole<R: Seat>(&self, number: usize, whole: &'a Whole, workers: &'a Workers<'a>) -> Arc<dyn Task<Desks> + 'a>
     where
         dyn Method: Formula<R>,
         dyn Spectral: Solve<R>,
     {
-        let Run { context, own, scales, workers } = *self;
-        let known = own.and_then(|facts| facts.of(index));
-        let writer = Arc::new(Writer::<R>::new(context, index, &reader));
-        Ok(match (&context.plan.jobs[index].whole, workers) {
-            (Some(whole), Some(workers)) => {
-                Arc::new(WholeTask { context, workers, reader, whole, known, writer, end: End::Write(scales), index })
-            }
-            _ => {
-                let unmeasured = || unreachable!("a tensor that is merged block by block was measured before");
-                let scale = scales.map_or(Ok(1.0), |scales| scales.factor(index, unmeasured))?;
-                Arc::new(MergeTask::new(context, writer, reader, known, Then::Write(scale))?)
-            }
-        })
+        let Run { context, known, .. } = *self;
+        let reader = self.reader(number);
+        let writer = Arc::new(Writer::<R>::new(context, number, &reader));
+        let (own, end) = (known.own.as_ref().and_then(|facts| facts.of(number)), End::Write(known.scales.as_ref()));
+        Arc::new(WholeTask { context, workers, reader, whole, known: own, writer, end, index: number })
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use super::bundle::Bundle;
 use super::desk::{Desks, Seat};
 use super::reader::Reader;
 use super::schedule::{drive, Task};
-use super::tensor::{MergeTask, Then};
+use super::tensor::{Merge, Then};
 use super::whole::{End, WholeTask};
 use super::writer::Writer;
 use super::{Context, ModelFacts};
@@ -83,7 +84,10 @@ impl<'a> Measuring<'a> {
                 let modifiers = if of_other { 0 } else { own.matched().map_or(0, |(i, _)| i) };
                 Arc::new(WholeTask { context, workers, reader, whole, known, writer, end: End::Measure(sum, modifiers), index })
             }
-            _ => Arc::new(MergeTask::new(context, writer, reader, known, Then::Measure(Mutex::new(vec![0.0; job.blocks()]), sum))?),
+            _ => {
+                let then = Then::Measure(Mutex::new(vec![0.0; job.blocks()]), sum);
+                Arc::new(Bundle::new(vec![Merge::new(context, writer, reader, known, then)?]))
+            }
         })
     }
 }

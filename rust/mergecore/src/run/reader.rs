@@ -9,6 +9,7 @@ use crate::checkpoint::Tensor;
 use crate::dtype::{count_unfinite, Real};
 use crate::error::Result;
 use crate::kernels::blend;
+use crate::kernels::select::Seen;
 use crate::methods::{Facts, Formula, Method};
 use crate::plan::{Bound, Job, Work};
 
@@ -41,18 +42,50 @@ impl<'a> Reader<'a> {
     /// Puts a block's models and base on the desk, models as task vectors where the method wants them. Adds to each source's count of
     /// what is not finite.
     pub fn load<R: Seat>(&self, span: &Range<u64>, desk: &mut Desk<R>, unfinite: &mut [[u64; 2]]) -> Result<()> {
-        let count = (span.end - span.start) as usize;
+        let (first, count) = (span.start, (span.end - span.start) as usize);
         desk.inputs.resize_with(self.inputs.len(), Vec::new);
         desk.out.resize(count, R::ZERO);
-        let Desk { raw, base, inputs, .. } = desk;
+        let Desk { raw, base, inputs, shelf, .. } = desk;
         let mut unfinite = unfinite.iter_mut();
         let mut slot = || unfinite.next().expect("one for each source");
+        if !shelf.shared {
+            if let Some(tensor) = self.base {
+                row(tensor, first, count, raw, base, None, slot())?;
+            }
+            for (tensor, values) in self.inputs.iter().zip(inputs) {
+                row(tensor, first, count, raw, values, self.base.is_some().then_some(base), slot())?;
+            }
+            return Ok(());
+        }
         if let Some(tensor) = self.base {
-            row(tensor, span.start, count, raw, base, None, slot())?;
+            add(slot(), shelf.lay_base(tensor, first, count, raw, base)?);
         }
-        for (tensor, values) in self.inputs.iter().zip(inputs) {
-            row(tensor, span.start, count, raw, values, self.base.is_some().then_some(base), slot())?;
+        shelf.truncate_inputs(inputs.len());
+        let base = self.base.is_some().then_some(&*base);
+        for (input, values) in self.inputs.iter().enumerate().zip(inputs) {
+            add(slot(), shelf.lay_input(input, (first, count), raw, base, values)?);
         }
+        Ok(())
+    }
+
+    /// The method has seen the block on the desk.
+    pub fn worked_on<R: Seat>(&self, desk: &mut Desk<R>) {
+        if !self.bound.method.keeps() {
+            desk.shelf.forget_inputs();
+        }
+    }
+
+    /// Puts what a block's task vector is added to on the desk, where that is not the base.
+    pub fn load_onto<R: Seat>(&self, first: u64, desk: &mut Desk<R>, unfinite: &mut [u64; 2]) -> Result<()> {
+        let Some(tensor) = self.onto else { return Ok(()) };
+        let Desk { raw, onto, out, shelf, .. } = desk;
+        if !shelf.shared {
+            return row(tensor, first, out.len(), raw, onto, None, unfinite);
+        }
+        let read = shelf.row(tensor, first, out.len(), raw)?;
+        add(unfinite, read.unfinite);
+        onto.clear();
+        onto.extend_from_slice(&read.values);
         Ok(())
     }
 
@@ -86,8 +119,8 @@ impl<'a> Reader<'a> {
     where
         dyn Method: Formula<R>,
     {
-        // The merge counts them.
-        let mut unfinite = vec![[0; 2]; self.job.sources().len()];
+        desk.shelf.shared = false;
+        let mut trays = desk.take_trays(1);
         let wanted: Vec<usize> = tile.filter(|block| survey.wants(offset + block)).collect();
         for run in wanted.chunk_by(|a, b| a + 1 == *b) {
             self.will_need(self.span(run[0]).start..self.span(run[run.len() - 1]).end);
@@ -96,11 +129,35 @@ impl<'a> Reader<'a> {
         for block in wanted {
             let span = self.span(block);
             read += span.end - span.start;
-            let place = (self.job, context.plan.recipe.seed, offset + block, span.start);
-            survey.observe(&*self.bound.method, facts, desk, place, &mut |desk| self.load(&span, desk, &mut unfinite))?;
+            self.observe_block(context, survey, facts, block, offset, desk, &mut trays[0].seen)?;
         }
-        survey.absorb(desk);
+        survey.absorb(&mut trays[0].seen);
+        desk.trays = trays;
         Ok(read)
+    }
+
+    /// Looks at one block.
+    #[allow(clippy::too_many_arguments)] // the pass, its place, and where to work
+    pub fn observe_block<R: Seat>(
+        &self,
+        context: &Context,
+        survey: &Survey,
+        facts: &Facts,
+        block: usize,
+        offset: usize,
+        desk: &mut Desk<R>,
+        seen: &mut Vec<Seen>,
+    ) -> Result<()>
+    where
+        dyn Method: Formula<R>,
+    {
+        let span = self.span(block);
+        // The merge counts them.
+        self.load(&span, desk, &mut vec![[0; 2]; self.job.sources().len()])?;
+        let place = (self.job, context.plan.recipe.seed, offset + block, span.start);
+        survey.observe(&*self.bound.method, facts, desk, seen, place);
+        self.worked_on(desk);
+        Ok(())
     }
 
     /// The tensor was read to its end.
@@ -140,9 +197,13 @@ pub fn row<R: Seat>(
     Ok(())
 }
 
+fn add(count: &mut [u64; 2], [nan, infinite]: [u64; 2]) {
+    count[0] += nan;
+    count[1] += infinite;
+}
+
 /// Adds the NaN and the infinities among `values`.
 pub fn tally<R: Real>(values: &[R], unfinite: &mut [u64; 2]) {
     let (nan, infinite) = count_unfinite(values);
-    unfinite[0] += nan;
-    unfinite[1] += infinite;
+    add(unfinite, [nan, infinite]);
 }

@@ -1,8 +1,9 @@
-//! How is one tensor merged? Facts first, then tile by tile: bytes → rows → method → rows → bytes.
+//! How is one tensor merged by one recipe? Facts first, then block by block: rows → method → rows → bytes.
 
-use std::sync::{Arc, Mutex, RwLock};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
-use super::desk::{Desk, Desks, Seat};
+use super::desk::{Desk, Desks, Seat, Tray};
 use super::facts::Survey;
 use super::reader::Reader;
 use super::schedule::Task;
@@ -15,9 +16,9 @@ use crate::methods::{Block, Facts, Formula, Method};
 use crate::plan::Job;
 
 /// A tensor on its way through facts and merge.
-pub struct MergeTask<'a, R> {
-    context: &'a Context<'a>,
-    reader: Reader<'a>,
+pub struct Merge<'a, R> {
+    pub context: &'a Context<'a>,
+    pub reader: Reader<'a>,
     /// Blocks before this tensor's in the numbering of the facts.
     offset: usize,
     stage: RwLock<Stage>,
@@ -25,12 +26,23 @@ pub struct MergeTask<'a, R> {
     writer: Arc<Writer<'a, R>>,
 }
 
-struct Stage {
-    facts: Facts,
-    survey: Option<Survey>,
+/// What is known so far, and the pass that is made to know more; None when the tensor can be merged.
+pub struct Stage {
+    pub facts: Facts,
+    pub survey: Option<Survey>,
 }
 
-impl<'a, R: Seat> MergeTask<'a, R>
+/// What becomes of a block that is merged.
+pub enum Then<'a, R> {
+    /// It is written, its task vector scaled by this.
+    Write(f64),
+    /// It is kept, as the tensor's task vector.
+    Keep(&'a Mutex<Vec<R>>),
+    /// Its square is kept: Σ Δ², block by block, and at last of the tensor.
+    Measure(Mutex<Vec<f64>>, &'a Mutex<f64>),
+}
+
+impl<'a, R: Seat> Merge<'a, R>
 where
     dyn Method: Formula<R>,
 {
@@ -59,11 +71,59 @@ where
             }
             survey = Survey::next::<R>(&*reader.bound.method, &facts, job.elements(), blocks, context.limits.gather());
         }
-        Ok(MergeTask { context, offset, stage: RwLock::new(Stage { facts, survey }), then, writer, reader })
+        Ok(Merge { context, offset, stage: RwLock::new(Stage { facts, survey }), then, writer, reader })
     }
 
-    /// One block: what the method makes of it is in `desk.out`.
-    fn merge(&self, block: usize, facts: &Facts, desk: &mut Desk<R>, sources: &mut [[u64; 2]]) -> Result<()> {
+    pub fn stage(&self) -> RwLockReadGuard<'_, Stage> {
+        self.stage.read().expect("no holder panics")
+    }
+
+    /// Looks at a block, if this tensor has a pass to make that wants it.
+    pub fn look(&self, stage: &Stage, block: usize, desk: &mut Desk<R>, tray: &mut Tray) -> Result<()> {
+        match &stage.survey {
+            Some(survey) if survey.wants(block) => {
+                self.reader.observe_block(self.context, survey, &stage.facts, block, 0, desk, &mut tray.seen)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a tray ready for so many elements; gives the counts of what is not finite in them.
+    pub fn begin(&self, elements: &Range<u64>, tray: &mut Tray) -> Vec<[u64; 2]> {
+        let count = if matches!(self.then, Then::Write(_)) { (elements.end - elements.start) as usize } else { 0 };
+        tray.bytes.resize(count * self.reader.job.dtype.size(), 0);
+        self.writer.none()
+    }
+
+    /// Merges the tile's block number `number`, which is `block` of the tensor.
+    pub fn merge(
+        &self,
+        stage: &Stage,
+        (number, block): (usize, usize),
+        desk: &mut Desk<R>,
+        tray: &mut Tray,
+        counts: &mut [[u64; 2]],
+    ) -> Result<()> {
+        let job = self.reader.job;
+        self.formula(block, &stage.facts, desk, &mut counts[1..])?;
+        match self.then {
+            Then::Write(scale) => {
+                let size = job.dtype.size();
+                let start = number * job.block() as usize * size;
+                let bytes = &mut tray.bytes[start..start + desk.out.len() * size];
+                self.writer.encode(&self.reader, block, scale, desk, bytes, counts)?;
+            }
+            Then::Keep(delta) => {
+                let span = self.reader.span(block);
+                delta.lock().expect("no holder panics")[span.start as usize..span.end as usize].copy_from_slice(&desk.out);
+            }
+            Then::Measure(ref squares, _) => squares.lock().expect("no holder panics")[block] = angle::dot(&desk.out, &desk.out),
+        }
+        Ok(())
+    }
+
+    /// What the method makes of a block is in `desk.out`.
+    fn formula(&self, block: usize, facts: &Facts, desk: &mut Desk<R>, sources: &mut [[u64; 2]]) -> Result<()> {
         let reader = &self.reader;
         let span = reader.span(block);
         reader.load(&span, desk, sources)?;
@@ -73,79 +133,38 @@ where
         let (name, shape, row) = (job.name.as_str(), &job.shape[..], job.row());
         let mut place = Block { name, shape, row, seed, number: self.offset + block, first: span.start, inputs, base, out };
         reader.bound.method.merge(&mut place, facts);
+        reader.worked_on(desk);
         Ok(())
     }
-}
 
-/// What becomes of a block that is merged.
-pub enum Then<'a, R> {
-    /// It is written, its task vector scaled by this.
-    Write(f64),
-    /// It is kept, as the tensor's task vector.
-    Keep(&'a Mutex<Vec<R>>),
-    /// Its square is kept: Σ Δ², block by block, and at last of the tensor.
-    Measure(Mutex<Vec<f64>>, &'a Mutex<f64>),
-}
-
-impl<R: Seat> Task<Desks> for MergeTask<'_, R>
-where
-    dyn Method: Formula<R>,
-{
-    fn tiles(&self) -> usize {
-        self.context.tiles(self.reader.job)
-    }
-
-    fn work(&self, tile: usize, desks: &mut Desks) -> Result<()> {
-        let desk = R::desk(desks);
-        let stage = self.stage.read().expect("no holder panics");
-        let (blocks, elements) = self.context.tile(self.reader.job, tile);
-        if let Some(survey) = &stage.survey {
-            // Not told as progress: the merge finds in memory what is read here.
-            return self.reader.observe(self.context, survey, &stage.facts, blocks, 0, desk).map(drop);
-        }
-        self.reader.will_need(elements.clone());
-        let (job, mut counts) = (self.reader.job, self.writer.none());
-        let size = job.dtype.size();
-        let mut encoded = std::mem::take(&mut desk.bytes);
-        encoded.resize(if matches!(self.then, Then::Write(_)) { (elements.end - elements.start) as usize * size } else { 0 }, 0);
-        for (number, block) in blocks.enumerate() {
-            self.context.watch.check_cancelled()?;
-            self.merge(block, &stage.facts, desk, &mut counts[1..])?;
-            match self.then {
-                Then::Write(scale) => {
-                    let start = number * job.block() as usize * size;
-                    let bytes = &mut encoded[start..start + desk.out.len() * size];
-                    self.writer.encode(&self.reader, block, scale, desk, bytes, &mut counts)?;
-                }
-                Then::Keep(delta) => {
-                    let span = self.reader.span(block);
-                    delta.lock().expect("no holder panics")[span.start as usize..span.end as usize].copy_from_slice(&desk.out);
-                }
-                Then::Measure(ref squares, _) => squares.lock().expect("no holder panics")[block] = angle::dot(&desk.out, &desk.out),
-            }
-        }
+    /// A tile is merged: writes it.
+    pub fn finish(&self, elements: &Range<u64>, tray: &Tray, counts: Vec<[u64; 2]>) -> Result<()> {
+        let job = self.reader.job;
         let read = (elements.end - elements.start) * job.element_bytes();
         if let Then::Write(_) = self.then {
-            self.writer.write(elements.start, size, &encoded, counts)?;
-            self.context.progress(read + encoded.len() as u64);
+            self.writer.write(elements.start, job.dtype.size(), &tray.bytes, counts)?;
+            self.context.progress(read + tray.bytes.len() as u64);
         } else {
             self.writer.count(counts);
             self.context.progress(read);
         }
-        desk.bytes = encoded;
         Ok(())
     }
 
-    fn conclude(&self) -> Result<bool> {
+    /// All blocks were looked at: concludes the pass. False if none was made.
+    pub fn conclude(&self) -> Result<bool> {
         let mut stage = self.stage.write().expect("no holder panics");
         let Stage { facts, survey } = &mut *stage;
-        if let Some(pass) = survey {
-            if pass.conclude(facts)? {
-                let (job, gather) = (self.reader.job, self.context.limits.gather());
-                *survey = Survey::next::<R>(&*self.reader.bound.method, facts, job.elements(), job.blocks(), gather);
-            }
-            return Ok(true);
+        let Some(pass) = survey else { return Ok(false) };
+        if pass.conclude(facts)? {
+            let (job, gather) = (self.reader.job, self.context.limits.gather());
+            *survey = Survey::next::<R>(&*self.reader.bound.method, facts, job.elements(), job.blocks(), gather);
         }
+        Ok(true)
+    }
+
+    /// All tiles are merged.
+    pub fn close(&self) -> Result<()> {
         self.reader.rest();
         match &self.then {
             Then::Write(_) => self.writer.finished(Vec::new())?,
@@ -154,7 +173,7 @@ where
                 *sum.lock().expect("no holder panics") = angle::tree(&squares.lock().expect("no holder panics"));
             }
         }
-        Ok(false)
+        Ok(())
     }
 }
 
@@ -180,7 +199,7 @@ impl Task<Desks> for CopyTask<'_> {
     fn work(&self, tile: usize, desks: &mut Desks) -> Result<()> {
         let (_, elements) = self.context.tile(self.job, tile);
         let size = self.job.dtype.size() as u64;
-        let raw = &mut f32::desk(desks).bytes;
+        let raw = &mut f32::desk(desks).raw;
         raw.resize(((elements.end - elements.start) * size) as usize, 0);
         self.tensor.read(elements.start, raw)?;
         self.context.sink.write(self.index, elements.start * size, raw)?;

@@ -6,11 +6,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::bundle::Bundle;
 use super::desk::{Desk, Desks, Seat};
 use super::norms::Scales;
 use super::reader::{row, Reader};
 use super::schedule::{drive, Task};
-use super::tensor::{MergeTask, Then};
+use super::tensor::{Merge, Then};
 use super::writer::Writer;
 use super::{Context, Spectrum};
 use crate::error::{Error, Kind, Result};
@@ -116,8 +117,8 @@ where
     fn merged(&self) -> Result<Vec<R>> {
         let delta = Mutex::new(vec![R::ZERO; self.job().elements() as usize]);
         let reader = Reader::of(self.reader.job, self.reader.bound).expect("it is one");
-        let task: Arc<dyn Task<Desks>> =
-            Arc::new(MergeTask::new(self.context, self.writer.clone(), reader, self.known.clone(), Then::Keep(&delta))?);
+        let merge = Merge::new(self.context, self.writer.clone(), reader, self.known.clone(), Then::Keep(&delta))?;
+        let task: Arc<dyn Task<Desks>> = Arc::new(Bundle::new(vec![merge]));
         let open = |_| Ok(task.clone());
         drive(1, &open, self.context.limits.threads, &Desks::default, &self.context.watch.cancelled)?;
         drop(task);
@@ -192,7 +193,8 @@ impl<R: Seat> Task<Desks> for WriteTask<'_, '_, R> {
         let (size, block) = (job.dtype.size(), job.block());
         let first = self.unit.elements.start + tile as u64 * context.limits.tile_of(job);
         let last = (first + context.limits.tile_of(job)).min(self.unit.elements.end);
-        let mut encoded = std::mem::take(&mut desk.bytes);
+        let mut trays = desk.take_trays(1);
+        let encoded = &mut trays[0].bytes;
         encoded.resize((last - first) as usize * size, 0);
         let mut counts = writer.none();
         for (number, bytes) in ((first / block) as usize..).zip(encoded.chunks_mut(block as usize * size)) {
@@ -205,9 +207,9 @@ impl<R: Seat> Task<Desks> for WriteTask<'_, '_, R> {
         }
         // What the sources hold was counted when they were merged.
         counts[1..].fill([0; 2]);
-        writer.write(first, size, &encoded, counts)?;
+        writer.write(first, size, encoded, counts)?;
         context.progress(encoded.len() as u64);
-        desk.bytes = encoded;
+        desk.trays = trays;
         Ok(())
     }
 

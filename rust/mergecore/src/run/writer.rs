@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use super::desk::{Desk, Seat};
-use super::reader::{row, tally, Reader, STRIP};
+use super::reader::{tally, Reader, STRIP};
 use super::{Context, Outcome, Spectrum};
 use crate::error::Result;
 use crate::kernels::angle::{self, Distances};
@@ -44,8 +44,8 @@ impl<'a, R: Seat> Writer<'a, R> {
         counts: &mut [[u64; 2]],
     ) -> Result<()> {
         let (written, sources) = counts.split_first_mut().expect("the output's, then the sources'");
-        if let (Some(onto), Some(slot)) = (reader.onto, sources.last_mut()) {
-            row(onto, reader.span(block).start, desk.out.len(), &mut desk.raw, &mut desk.onto, None, slot)?;
+        if let Some(slot) = sources.last_mut().filter(|_| reader.onto.is_some()) {
+            reader.load_onto(reader.span(block).start, desk, slot)?;
         }
         let Desk { base, onto, out, .. } = desk;
         let onto = if reader.onto.is_some() { onto } else { &*base };

@@ -54,6 +54,23 @@ struct First {
     inputs: String,
 }
 
+impl First {
+    /// What the merge is that another journal's first line tells of; None if it is this one.
+    fn differs(&self, line: &str) -> Option<&'static str> {
+        let other: Option<First> = serde_json::from_str(line).ok();
+        match &other {
+            Some(other) if other.mergecore == self.mergecore && other.recipe == self.recipe && other.inputs == self.inputs => None,
+            Some(other) if other.recipe == self.recipe => Some("whose inputs have changed since"),
+            _ => Some("of another recipe"),
+        }
+    }
+}
+
+fn leftovers(partial: &Path, differs: &str) -> Error {
+    let message = format!("{}: holds an unfinished merge {differs}; delete it, or give --overwrite or another --out", partial.display());
+    Error::new(Kind::Exists, message)
+}
+
 #[derive(Serialize, Deserialize)]
 struct Done {
     done: Vec<Record>,
@@ -97,23 +114,13 @@ impl Journal {
         match lines.next() {
             None => journal.append(&mine)?,
             Some(line) => {
-                let first: Option<First> = serde_json::from_str(line).ok();
-                let differs = match &first {
-                    Some(first) if first.mergecore == 1 && first.recipe == recipe && first.inputs == inputs => None,
-                    Some(first) if first.recipe == recipe => Some("whose inputs have changed since"),
-                    _ => Some("of another recipe"),
-                };
-                if differs.is_some() && overwrite {
+                if let Some(differs) = mine.differs(line) {
+                    if !overwrite {
+                        return Err(leftovers(partial, differs));
+                    }
                     journal.file.set_len(0).map_err(|e| Error::io(&journal.path, "starting the journal again", &e))?;
                     journal.append(&mine)?;
                     return Ok((journal, records));
-                }
-                if let Some(differs) = differs {
-                    let message = format!(
-                        "{}: holds an unfinished merge {differs}; delete it, or give --overwrite or another --out",
-                        partial.display()
-                    );
-                    return Err(Error::new(Kind::Exists, message));
                 }
                 for line in lines {
                     let done: Done = serde_json::from_str(line).map_err(|e| {
@@ -124,6 +131,21 @@ impl Journal {
             }
         }
         Ok((journal, records))
+    }
+
+    /// Whether `open` would refuse the journal that is there; nothing is changed.
+    pub fn check(partial: &Path, recipe: &str, inputs: &str, overwrite: bool) -> Result<()> {
+        let path = partial.join(NAME);
+        let mut file = locked(partial, &path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|e| Error::io(&path, "opening the journal", &e))?;
+        let mine = First { mergecore: 1, recipe: recipe.into(), inputs: inputs.into() };
+        // A first line that a crash cut short does not count.
+        let first = bytes.iter().position(|b| *b == b'\n').map(|end| String::from_utf8_lossy(&bytes[..end]).into_owned());
+        match first.and_then(|line| mine.differs(&line)).filter(|_| !overwrite) {
+            Some(differs) => Err(leftovers(partial, differs)),
+            None => Ok(()),
+        }
     }
 
     /// Starts again with these records only: the others' bytes have been lost.

@@ -43,6 +43,44 @@ pub struct Output {
     failed: AtomicBool,
 }
 
+/// What tells an unfinished merge from any other.
+pub struct Identity {
+    /// Hash of the resolved recipe and of the output's layout.
+    pub recipe: String,
+    /// Hash of the inputs' fingerprints.
+    pub prints: String,
+    /// Where they are.
+    pub inputs: Vec<PathBuf>,
+}
+
+/// Refuses outputs of which one would be another, or lie inside it or its OUT.partial.
+pub fn check_apart(outs: &[PathBuf]) -> Result<()> {
+    let places: Vec<PathBuf> = outs.iter().filter(|out| out.file_name().is_some()).map(|out| real(out)).collect();
+    for (i, place) in places.iter().enumerate() {
+        for other in &places[..i] {
+            let inside = |a: &Path, b: &Path| a.starts_with(b) || a.starts_with(partial_of(b));
+            let message = match (place == other, inside(place, other), inside(other, place)) {
+                (true, ..) => format!("{}: is the output of two recipes; give each its own", place.display()),
+                (_, true, _) => format!("{}: would lie inside another output, {}; choose another out", place.display(), other.display()),
+                (.., true) => format!("{}: would lie inside another output, {}; choose another out", other.display(), place.display()),
+                _ => continue,
+            };
+            return Err(Error::new(Kind::Exists, message));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses leftovers in OUT.partial that this merge may not go on with, before anything is written.
+pub fn check_leftovers(out: &Path, identity: &Identity, overwrite: bool) -> Result<()> {
+    let partial = partial_of(out);
+    documents::check_leftovers(&partial, documents::are_read(&partial, &identity.inputs), overwrite)?;
+    match partial.join(journal::NAME).exists() {
+        true => Journal::check(&partial, &identity.recipe, &identity.prints, overwrite),
+        false => Ok(()),
+    }
+}
+
 /// Refuses an output that would hide or destroy something. Nothing is written.
 pub fn check(out: &Path, inputs: &[PathBuf], overwrite: bool) -> Result<()> {
     let exists = |message: String| Err(Error::new(Kind::Exists, message));
@@ -139,13 +177,12 @@ impl Output {
     pub fn create(
         out: &Path,
         layout: &Layout,
-        recipe: &str,
-        (inputs, prints): (&[PathBuf], &str),
+        Identity { recipe, prints, inputs }: &Identity,
         overwrite: bool,
     ) -> Result<(Output, BTreeMap<String, Record>)> {
         let partial = partial_of(out);
         let parent = parent_of(out);
-        check_space(&parent, &partial, layout)?;
+        check_space(&[(out, layout)])?;
         fs::create_dir_all(&parent).map_err(|e| creating(&parent, &e))?;
         fs::create_dir_all(&partial).map_err(|e| creating(&partial, &e))?;
         let own = documents::are_read(&partial, inputs);
@@ -230,7 +267,7 @@ impl Output {
 
     /// All tensors are written: adds the other files, syncs everything and renames OUT.partial to OUT. `check` is the last moment at which
     /// Ctrl-C counts: after the rename the merge is done.
-    pub fn publish(&self, side_files: &[(String, SideFile)], overwrite: bool, check: &dyn Fn() -> Result<()>) -> Result<()> {
+    pub fn publish(&self, side_files: &[&(String, SideFile)], overwrite: bool, check: &dyn Fn() -> Result<()>) -> Result<()> {
         self.journal_pending()?;
         let mut folders = BTreeSet::from([self.partial.clone()]);
         for (name, content) in side_files {
@@ -325,32 +362,44 @@ fn clear(partial: &Path, keep_documents: bool) -> Result<()> {
     fs::read_dir(partial).and_then(|mut entries| entries.try_for_each(delete)).map_err(|e| creating(partial, &e))
 }
 
-/// Room for every file, what an earlier run reserved not counted twice.
-fn check_space(parent: &Path, partial: &Path, layout: &Layout) -> Result<()> {
-    let reserved = |file: &crate::layout::FileLayout| fs::metadata(partial.join(&file.name)).map_or(0, |m| m.blocks() * 512);
-    let needed: u64 = layout.files.iter().map(|file| file.bytes.saturating_sub(reserved(file))).sum();
-    // Config, tokenizer and manifest: a few megabytes.
-    let needed = needed + (8 << 20);
-    let mut existing = parent;
-    while !existing.exists() {
-        existing = match existing.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+/// Room for every file of these outputs, what an earlier run reserved not counted twice.
+pub fn check_space(outs: &[(&Path, &Layout)]) -> Result<()> {
+    let mut disks: BTreeMap<u64, (PathBuf, u64)> = BTreeMap::new();
+    for (out, layout) in outs {
+        let (parent, partial) = (parent_of(out), partial_of(out));
+        let reserved = |file: &crate::layout::FileLayout| fs::metadata(partial.join(&file.name)).map_or(0, |m| m.blocks() * 512);
+        let needed: u64 = layout.files.iter().map(|file| file.bytes.saturating_sub(reserved(file))).sum();
+        let existing = existing(&parent);
+        let disk = fs::metadata(existing).map_err(|e| Error::io(&parent, "asking for free space", &e))?.dev();
+        // Config, tokenizer and manifest: a few megabytes.
+        disks.entry(disk).or_insert((parent, 0)).1 += needed + (8 << 20);
     }
-    let free = free_space(existing).map_err(|e| Error::io(parent, "asking for free space", &e))?;
-    if free < needed {
-        let size =
-            |bytes: u64| if bytes < 1 << 30 { format!("{:.1} MB", bytes as f64 / 1e6) } else { format!("{:.2} GB", bytes as f64 / 1e9) };
-        let message = format!(
-            "{}: not enough space on the disk: the merge needs {} and {} are free; free some, or choose another --out",
-            parent.display(),
-            size(needed),
-            size(free)
-        );
-        return Err(Error::new(Kind::Space, message));
+    for (parent, needed) in disks.into_values() {
+        let free = free_space(existing(&parent)).map_err(|e| Error::io(&parent, "asking for free space", &e))?;
+        if free < needed {
+            let size = |bytes: u64| {
+                if bytes < 1 << 30 {
+                    format!("{:.1} MB", bytes as f64 / 1e6)
+                } else {
+                    format!("{:.2} GB", bytes as f64 / 1e9)
+                }
+            };
+            let message = format!(
+                "{}: not enough space on the disk: the merge needs {} and {} are free; free some, or choose another --out",
+                parent.display(),
+                size(needed),
+                size(free)
+            );
+            return Err(Error::new(Kind::Space, message));
+        }
     }
     Ok(())
+}
+
+/// The folder itself, or the nearest above it that is there.
+fn existing(folder: &Path) -> &Path {
+    let above = folder.ancestors().find(|folder| !folder.as_os_str().is_empty() && folder.exists());
+    above.unwrap_or(Path::new("."))
 }
 
 /// Bytes that an ordinary user may still write on the disk of `folder`.
