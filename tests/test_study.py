@@ -102,7 +102,7 @@ def test_values_are_expanded_placed_and_looked_up(tmp_path):
     ],
 )
 def test_a_name_that_is_not_known_is_refused_with_the_nearest(refused, order, words):
-    pytest.importorskip("statsmodels", reason="the extra report is not installed")
+    pytest.importorskip("scipy", reason="the extra report is not installed")
     pytest.importorskip("pyarrow", reason="the extra report is not installed")
     assert words in refused("study", *order)
 
@@ -173,7 +173,7 @@ _SORTED = """
 
 @pytest.fixture(scope="module")
 def needed():
-    for package in ("pyarrow", "torch", "statsmodels", "altair", "vl_convert"):
+    for package in ("pyarrow", "torch", "scipy", "altair", "vl_convert"):
         pytest.importorskip(package, reason="the extras report and generate are not installed")
 
 

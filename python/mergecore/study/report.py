@@ -55,7 +55,10 @@ class Run:
         return self._read[key]
 
     def _rows(self, name: str, stage: str) -> list[dict[str, Any]]:
-        entry = next(e for e in self.about["configurations"] if e["name"] == name)
+        every = {entry["name"]: entry for entry in self.about["configurations"]}
+        if name not in every:
+            raise RecipeError(f"{self.folder}: has no configuration {name!r}")
+        entry = every[name]
         place = self.folder / self.about.get("store", ".") / entry.get(stage, "")
         if not place.is_file() or not place.stat().st_size:
             return []

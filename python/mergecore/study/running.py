@@ -66,7 +66,7 @@ def run(
     Raises:
         MergecoreError: As `sweep.run` and the measures say.
     """
-    for package in ("pyarrow", "scipy", "statsmodels"):
+    for package in ("pyarrow", "scipy", "altair"):
         need(package, "report")
     begun = time.perf_counter()
     tell = announce or (lambda _: None)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mergecore.evaluate import rows as files
 from mergecore.study.results import Results, Row
 
 _FEW = 4
@@ -48,7 +47,7 @@ def of(rows: Sequence[Row]) -> Answers | None:
 def by_task(results: Results, part: str, configuration: str) -> dict[str, Answers]:
     """A configuration's answers by task; of those tasks that it was given."""
     found: dict[str, list[Row]] = {}
-    for row in _rows(results, part, configuration):
+    for row in results.rows(part, configuration, "tasks"):
         found.setdefault(str(row["task"]), []).append(row)
     told = {task: of(rows) for task, rows in found.items()}
     return {task: answers for task, answers in told.items() if answers is not None}
@@ -59,18 +58,6 @@ def adjusted(merged: float | None, tuned: float | None, chance: float | None) ->
     if merged is None or tuned is None or chance is None or tuned <= chance:
         return None
     return ((merged - chance) / (tuned - chance) - 1) * 100
-
-
-def _rows(results: Results, part: str, configuration: str) -> list[Row]:
-    """A configuration's rows of tasks. `Run.rows` knows prompts alone, of which tasks have none."""
-    run = results.parts[part]
-    entry: dict[str, Any] = next(
-        (e for e in run.about["configurations"] if e["name"] == configuration), {}
-    )
-    place = run.folder / run.about.get("store", ".") / entry.get("tasks", "")
-    if not place.is_file() or not place.stat().st_size:
-        return []
-    return files.read(place, "task")
 
 
 def _references(reference: Any) -> list[str]:

@@ -49,8 +49,6 @@ def groups(asked: Study, place: Path) -> list[dict[str, Any]]:
 
 def replaced(measured: Measured, group: list[str]) -> list[list[str]]:
     """The group with its member of the highest score replaced by each of the two best others."""
-    assert measured.states is not None
-    distances = measured.states.distances
 
     def worst_score(names: list[str]) -> float:
         return float(scores(measured, names).max())
@@ -58,7 +56,6 @@ def replaced(measured: Measured, group: list[str]) -> list[list[str]]:
     dropped = group[int(np.argmax(scores(measured, group)))]
     others = [name for name in measured.names if name not in group]
     swapped = [[other if name == dropped else name for name in group] for other in others]
-    assert len(distances) == len(measured.names)
     return sorted(swapped, key=worst_score)[:2]
 
 
