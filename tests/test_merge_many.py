@@ -21,7 +21,7 @@ from mergecore import pocket
 DENSE = ("tsv", "iso_c", "iso_cts")
 VALUES: dict[str, tuple[object, ...]] = {
     "lambda": (0.5, 1.5),
-    "density": (0.2, 0.9),
+    "density": (0.2, 0.8),
     "t": (0.2, 0.7),
     "normalize": (True, False),
 }
@@ -140,7 +140,7 @@ def wrong(recipes: list, outs: list, kind: type[Exception], words: str, **option
 def test_one_wrong_recipe_leaves_nothing(tmp_path):
     good, outs = recipe("ties"), folders(tmp_path / "out", 3)
     for bad, words in (
-        (recipe("ties", dense=0.5), 'recipe 2: .*did you mean "density"'),
+        (recipe("ties", dense=0.5), 'recipe 2: ties has no parameter "dense"'),
         ({**good, "base_model": "nowhere/at-all"}, "recipe 2: .*nowhere"),
         (tmp_path / "none.yml", r"recipe 2 \(.*none.yml\): "),
         (recipe("dare_ties", density=2), "recipe 2: .*density"),

@@ -127,10 +127,11 @@ pub fn check(out: &Path, inputs: &[PathBuf], overwrite: bool) -> Result<()> {
     Ok(())
 }
 
-/// The path without links, as far as it exists.
+/// The path without links, as far as it exists; beyond that, `..` leads back.
 fn real(path: &Path) -> PathBuf {
     match (fs::canonicalize(path), path.file_name()) {
         (Err(_), Some(name)) => real(&parent_of(path)).join(name),
+        (Err(_), None) if path.ends_with("..") => parent_of(&real(&parent_of(path))),
         (found, _) => found.unwrap_or_else(|_| path.to_path_buf()),
     }
 }
