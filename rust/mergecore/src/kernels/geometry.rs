@@ -5,8 +5,10 @@
 //! weights may not have moved.)
 //!
 //! All sums are taken strip by strip, while the strips of all rows are in the core's nearest cache. (Row by row and pair by pair, on blocks
-//! as merges have them, they take four times as long.) What is left is arithmetic: on AVX-512 the loops below run at what the core's ports
-//! give. (Dots and conflicts in one loop would balance the ports, but have more sums than there are registers: twice as long.)
+//! as merges have them, they take four times as long.)
+//!
+//! Tried and dropped: dots and conflicts in one loop, which would balance the core's ports, have more sums than there are registers (0.96 s of
+//! CPU for four models of 1.1 B elements, and 0.86 s apart).
 
 use super::gram;
 use crate::dtype::Real;
@@ -231,8 +233,8 @@ fn disagreements<R: Real, const N: usize, const APART: usize, const PAIRS: usize
     let infinity = R::of(f64::INFINITY);
     let last = if APART == 0 { N } else { APART };
     let (mut lengths, mut conflicts) = ([[[R::ZERO; L]; 2]; PAIRS], [[0i32; L]; PAIRS]);
-    // From here to there, both known: where the bounds are not, each index is checked, and it takes twice as long; and so it does where the
-    // pairs are a list.
+    // Both bounds are constants: with a start that varies (the halves of a strip), or with the pairs in a list, what the compiler makes of
+    // it takes 1.7 and 2 times as long, all sums of four models together.
     for start in (0..STRIP).step_by(L) {
         let mut x = [[R::ZERO; L]; N];
         for i in 0..N {
