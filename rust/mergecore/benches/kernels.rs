@@ -74,10 +74,10 @@ fn summing(criterion: &mut Criterion) {
     }
     assert_eq!(count_unfinite(&x), (0, 0));
     let strips: Vec<Strip<f32>> = (0..5).map(|seed| Strip(row::<f32>(seed, STRIP, Flavour::Plain).try_into().unwrap())).collect();
-    let (mut sums, mut signs) = (Geometry::of(4), vec![Strip::ZERO; 4]);
-    assert!(sums.add(&strips[0], &strips[1..], &mut signs, STRIP) && sums.zeros().all(|zeros| zeros == 0.0));
+    let (mut sums, mut sizes) = (Geometry::of(4), [Default::default(); 4]);
+    assert!(sums.add(&strips[0], &strips[1..], &mut sizes, STRIP) && sums.zeros().all(|zeros| zeros == 0.0));
     group.throughput(Throughput::Elements(STRIP as u64));
-    group.bench_function("geometry of 4", |bencher| bencher.iter(|| sums.add(black_box(&strips[0]), &strips[1..], &mut signs, STRIP)));
+    group.bench_function("geometry of 4", |bencher| bencher.iter(|| sums.add(black_box(&strips[0]), &strips[1..], &mut sizes, STRIP)));
     group.throughput(Throughput::Elements(BLOCK as u64));
     group.bench_function("count_unfinite", |bencher| bencher.iter(|| count_unfinite(black_box(&x))));
 }

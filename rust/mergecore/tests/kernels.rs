@@ -533,7 +533,7 @@ fn a_crowd_is_counted_in_one_pass() {
 /// The sums of all strips but those that are refused; and where these begin.
 fn geometry<R: Sample>(base: &[R], rows: &[Vec<R>]) -> (Geometry, Vec<usize>) {
     let mut sums = Geometry::of(rows.len());
-    let mut signs = vec![Strip::ZERO; rows.len()];
+    let mut sizes = vec![Default::default(); rows.len()];
     let strip = |row: &[R]| {
         let mut strip = Strip::ZERO;
         strip.0[..row.len()].copy_from_slice(row);
@@ -543,7 +543,7 @@ fn geometry<R: Sample>(base: &[R], rows: &[Vec<R>]) -> (Geometry, Vec<usize>) {
     for at in (0..base.len()).step_by(STRIP) {
         let end = base.len().min(at + STRIP);
         let strips: Vec<Strip<R>> = rows.iter().map(|row| strip(&row[at..end])).collect();
-        if !sums.add(&strip(&base[at..end]), &strips, &mut signs, end - at) {
+        if !sums.add(&strip(&base[at..end]), &strips, &mut sizes, end - at) {
             refused.push(at);
         }
     }
