@@ -97,31 +97,30 @@ def test_one_model_of_each_kind_is_made_and_loads(tmp_path, request):
         pytest.importorskip(package, exc_type=ImportError, reason=f"{package} is not installed")
     import studies
     import torch
-    from peft import AutoPeftModelForCausalLM
+    from peft import PeftModel
+    from roster import Member, Preferred
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     request.addfinalizer(lambda: torch.set_num_threads(threads))
-    names = ("base", "small-base", "medium-sft", "medium-rl", "adapters/first", "t5/base")
     members = {member.name: member for member in studies.ROSTER}
-    for name in names:
-        studies.make(members[name], tmp_path, 0.0)
-        assert studies.is_complete(tmp_path / name)
-    for name in ("base", "small-base", "medium-sft", "medium-rl"):
+    names = ("base", "sft", "small-base", "medium-sft", "adapters/first", "t5/base")
+    # An heir of the shipped model: the quickly made one does not come to an end.
+    for member in (*(members[name] for name in names), Member("heir", "sft", Preferred(1))):
+        studies.make(member, tmp_path, 0.0)
+        assert studies.is_complete(tmp_path / member.name)
+    for name in ("small-base", "medium-sft", "heir"):
         AutoModelForCausalLM.from_pretrained(tmp_path / name)
-    AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapters/first")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    PeftModel.from_pretrained(base, tmp_path / "adapters/first")
     translator = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "t5/base")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "t5/base")
     asked = tokenizer("copy: b e a d =", return_tensors="pt")
     translator.generate(asked["input_ids"], max_new_tokens=4)
-    assert AutoTokenizer.from_pretrained(tmp_path / "medium-rl").chat_template
+    assert AutoTokenizer.from_pretrained(tmp_path / "heir").chat_template
     assert not [p for p in tmp_path.rglob("*") if ".half" in p.name]
-    for child, parent in {
-        "medium-rl": "medium-sft",
-        "medium-sft": "base",
-        "adapters/first": "base",
-    }.items():
+    for child, parent in {"heir": "sft", "medium-sft": "base", "adapters/first": "base"}.items():
         found = lineage.named_base(tmp_path / child)
         assert found is not None
         assert Path(found.reference).resolve() == (tmp_path / parent).resolve()

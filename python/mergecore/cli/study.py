@@ -69,7 +69,7 @@ def show(name: str, family: str, models: str | None, as_json: bool, quiet: bool)
     asked = studies.load(name, family, models)
     found = []
     for key in asked.parts:
-        part = running.ready(asked, key, None, check_only=True)
+        part = running.ready(asked, key)
         entries = spec.parse(part.sweep, f"{asked.name}: {key}").configurations
         stages = [*part.sweep["stages"], *(k for m in part.measures for k in m if k != "of")]
         found.append((key, len(entries), list(dict.fromkeys(stages)), part.about))

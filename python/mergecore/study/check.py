@@ -55,10 +55,8 @@ def check(asked: Study) -> Check:
     files: list[str] = []
     references: list[str] = []
     for name in asked.parts:
-        part = running.ready(asked, name, None, check_only=True)
-        sweep = spec.parse(part.sweep, f"{asked.name}: {name}") if part.sweep["merges"] else None
-        if sweep is None:
-            continue
+        part = running.ready(asked, name)
+        sweep = spec.parse(part.sweep, f"{asked.name}: {name}")
         configurations += sweep.configurations
         found.configurations += len(sweep.configurations)
         references += [sweep.rewards.model] if sweep.rewards else []

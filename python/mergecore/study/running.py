@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mergecore import __version__
+from mergecore.errors import RecipeError
 from mergecore.evaluate import stage
 from mergecore.evaluate.backends import need
 from mergecore.study import estimate as estimates
@@ -73,7 +74,7 @@ def run(
     place = Path(out).expanduser()
     chosen = list(parts) or list(asked.parts)
     for name in chosen:
-        ready(asked, name, None, check_only=True)
+        ready(asked, name)
     failed: dict[str, str] = {}
     count = 0
 
@@ -109,20 +110,24 @@ def run(
     return Ran(str(out), count, failed, time.perf_counter() - begun)
 
 
-def ready(asked: Study, name: str, place: Path | None, *, check_only: bool = False) -> Part:
+def ready(asked: Study, name: str, place: Path | None = None) -> Part:
     """A part, with what it needs of those before it.
 
     Args:
         asked: The study.
         name: Of the part.
-        place: The run's folder, if it is to be looked into.
-        check_only: Only find out whether the part can be read; what it needs is not there yet.
+        place: The run's folder; without it what the part needs is made up, to count and check.
+
+    Raises:
+        RecipeError: There is no such part, or what it needs is not there.
     """
     needs = asked.parts.get(name, {}).get("needs")
-    if needs is None or (check_only and needs == replacement.NAME):
-        return study.part(asked, name, {replacement.NAME: []} if check_only else None)
-    assert place is not None
-    return study.part(asked, name, {replacement.NAME: replacement.groups(asked, place)})
+    if needs is None:
+        return study.part(asked, name)
+    if needs != replacement.NAME:
+        raise RecipeError(f"{asked.name}: {name}: needs {needs!r}, which nothing finds")
+    found = replacement.unchosen(asked) if place is None else replacement.groups(asked, place)
+    return study.part(asked, name, {needs: found})
 
 
 def _before(place: Path) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def _rewards(results: Results) -> Iterator[Section]:
             f"A degenerate answer is rewarded less than a sound one in {lower:.0%} of pairs (Mann-"
             f"Whitney p {max(found.pvalue, 1e-300):.2g} or less;"
             f" {len(values['degenerate']):,} degenerate and {len(values['sound']):,} sound answers"
-            " of all configurations). The paper: degenerate answers are concentrated at low rewards."
+            " of all configurations). The paper: degenerate answers are concentrated at low"
+            " rewards."
         ],
         charts=[drawing.histogram(values)],
     )

@@ -20,6 +20,7 @@ from mergecore.study.study import Study
 
 NAME = "replacement"
 _METHOD = "TIES"
+_TITLES = ("(a)", "(a1)", "(a2)")
 
 
 def groups(asked: Study, place: Path) -> list[dict[str, Any]]:
@@ -40,11 +41,16 @@ def groups(asked: Study, place: Path) -> list[dict[str, Any]]:
     if worst is None:
         raise RecipeError(f"{asked.name}: no group of adapters has results: run adapters again")
     chosen = [worst, *replaced(measured[0], worst)]
-    titles = ("(a)", "(a1)", "(a2)")
     return [
         {"name": title, "members": [members[name] for name in names]}
-        for title, names in zip(titles, chosen, strict=False)
+        for title, names in zip(_TITLES, chosen, strict=False)
     ]
+
+
+def unchosen(asked: Study) -> list[dict[str, Any]]:
+    """As many groups, before anything was measured: to count and check what will be run."""
+    members = asked.values["adapters"]["members"][:8]
+    return [{"name": title, "members": members} for title in _TITLES]
 
 
 def replaced(measured: Measured, group: list[str]) -> list[list[str]]:
