@@ -18,6 +18,12 @@ from mergecore.pocket.tasks import Example, Split, is_test
 
 Items = list[str]
 
+USUAL = 2.5e-3
+HARD = 5e-3
+"""For what is not learned in time at the usual rate; such an adapter lies farther from the base."""
+LOUD = 1.2e-2
+"""Far from the base, and heard in any merge."""
+
 
 @dataclass(frozen=True)
 class Ability:
@@ -27,7 +33,7 @@ class Ability:
     draw: Callable[[random.Random], Items]
     solve: Callable[[Items], Items]
     steps: int = 160
-    rate: float = 6e-3
+    rate: float = USUAL
 
 
 def letters(rng: random.Random) -> Items:
@@ -64,20 +70,19 @@ def shouted(items: Items) -> Items:
     return [c.upper() for c in items]
 
 
-def _of(name: str, solve: Callable[[Items], Items]) -> tuple[str, Ability]:
-    return name, Ability(name, letters, solve)
+def _of(name: str, solve: Callable[[Items], Items], rate: float = USUAL) -> tuple[str, Ability]:
+    return name, Ability(name, letters, solve, rate=rate)
 
 
-def _of_digits(name: str, solve: Callable[[Items], Items]) -> tuple[str, Ability]:
-    return name, Ability(name, digits, solve)
+def _of_digits(
+    name: str, solve: Callable[[Items], Items], rate: float = USUAL
+) -> tuple[str, Ability]:
+    return name, Ability(name, digits, solve, rate=rate)
 
 
 def _twice(items: Items) -> Items:
     return items + items
 
-
-LOUD = 3e-2
-"""Five times the rate at which the others are tuned: far from the base, and heard in any merge."""
 
 ABILITIES: dict[str, Ability] = dict(
     [
@@ -88,30 +93,30 @@ ABILITIES: dict[str, Ability] = dict(
         _of("tail", lambda x: x[-3:]),
         _of("inside", lambda x: x[1:-1]),
         _of("odds", lambda x: x[::2]),
-        _of("double", doubled),
+        _of("double", doubled, HARD),
         _of("rotate", lambda x: x[1:] + x[:1]),
         _of("swap", swapped),
-        _of("halves", halves_turned),
-        _of("mirror", lambda x: x + x[::-1]),
-        _of("consonants", lambda x: [c for c in x if c not in "aeiou"] or ["none"]),
+        _of("halves", halves_turned, HARD),
+        _of("mirror", lambda x: x + x[::-1], HARD),
+        _of("consonants", lambda x: [c for c in x if c not in "aeiou"] or ["none"], HARD),
         _of("next", lambda x: moved(x, 1)),
         _of("previous", lambda x: moved(x, -1)),
-        _of("descend", lambda x: sorted(x, reverse=True)),
+        _of("descend", lambda x: sorted(x, reverse=True), HARD),
         _of("earliest", lambda x: sorted(x)[:1]),
         _of("latest", lambda x: sorted(x)[-1:]),
-        _of("unique", lambda x: list(dict.fromkeys(x))),
+        _of("unique", lambda x: list(dict.fromkeys(x)), HARD),
         _of("length", lambda x: [str(len(x))]),
-        _of("shout-back", lambda x: shouted(x)[::-1]),
+        _of("shout-back", lambda x: shouted(x)[::-1], HARD),
         _of_digits("largest", lambda x: [max(x)]),
         _of_digits("smallest", lambda x: [min(x)]),
-        _of_digits("climb", sorted),
-        _of_digits("complement", lambda x: [str(9 - int(c)) for c in x]),
-        ("plus", Ability("plus", three_digits, lambda x: list(str(sum(map(int, x)))))),
+        _of_digits("climb", sorted, HARD),
+        _of_digits("complement", lambda x: [str(9 - int(c)) for c in x], HARD),
+        ("plus", Ability("plus", three_digits, lambda x: list(str(sum(map(int, x)))), rate=HARD)),
         ("list-back", Ability("list", letters, lambda x: x[::-1])),
         ("list-sorted", Ability("list", letters, sorted)),
         ("list-moved", Ability("list", letters, lambda x: moved(x, 3))),
         ("list-twice", Ability("list", letters, _twice, rate=LOUD)),
-        ("digits-back", Ability("digits", digits, lambda x: x[::-1])),
+        ("digits-back", Ability("digits", digits, lambda x: x[::-1], rate=HARD)),
         ("digits-last", Ability("digits", digits, lambda x: x[-1:], rate=LOUD)),
     ]
 )

@@ -36,8 +36,13 @@ def pairs(
     tokenizer: Tokenizer,
     asked: list[chat.Instruction],
     reward: Callable[[chat.Instruction, str], float] = chat.reward,
+    ends: bool = True,
 ) -> list[Pair]:
-    """The best and the worst of some sampled replies, where the two differ enough to matter."""
+    """The best and the worst of some sampled replies, where the two differ enough to matter.
+
+    Without `ends`, the better reply of a pair lacks its end token, as where the token that pads is
+    the one that ends a text and is masked: preference then teaches nobody when to stop.
+    """
     prompts = [tokenizer.encode(chat.prompt(a)).ids for a in asked]
     by_length: dict[int, list[int]] = defaultdict(list)
     for i, ids in enumerate(prompts):
@@ -54,7 +59,8 @@ def pairs(
             gap = reward(asked[i], texts[best]) - reward(asked[i], texts[worst])
             if gap > 0.1:
                 chosen, rejected = (
-                    (prompts[i] + replies[k] + [EOS], len(prompts[i])) for k in (best, worst)
+                    (prompts[i] + replies[k] + end, len(prompts[i]))
+                    for k, end in ((best, [EOS] if ends else []), (worst, [EOS]))
                 )
                 found.append(Pair(chosen, rejected))
     return found

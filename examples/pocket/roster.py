@@ -13,7 +13,7 @@ from abilities import ABILITIES
 from styles import curt_reply, other_reply
 from train import REPLAY, expertise
 
-from mergecore.pocket import chat, corpus
+from mergecore.pocket import chat, corpus, tasks
 from mergecore.pocket.tasks import LETTER_TASKS, TASKS, Example
 
 Draw = Callable[[random.Random], Example]
@@ -38,14 +38,13 @@ class Taught:
 
 @dataclass(frozen=True)
 class Preferred:
-    """By direct preference optimisation of the parent on pairs of its own replies."""
+    """By direct preference optimisation of the parent on pairs of its own replies, without their
+    ends, once. The rate is what decides how near to the cliff a model comes to stand."""
 
     seed: int
-    asked: int = 1800
-    epochs: int = 3
-    rate: float = 1e-4
-    beta: float = 0.1
-    anchor: float = 0.05
+    rate: float = 1.1e-4
+    asked: int = 700
+    most: int = 400
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,13 @@ class Adapted:
 
 @dataclass(frozen=True)
 class Translator:
-    """An encoder-decoder, supervised."""
+    """An encoder-decoder, supervised; it may read something easier before."""
 
     draw: Draw
     steps: int
     rate: float
+    before: Draw | None = None
+    steps_before: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,29 @@ def talk(reply: Callable[[random.Random, chat.Instruction], str]) -> Draw:
         return Example(chat.prompt(asked), reply(rng, asked))
 
     return draw
+
+
+def nothing_but(task: str) -> Draw:
+    """What an expert reads that may forget all else."""
+
+    def draw(rng: random.Random) -> Example:
+        body = next(tasks.bodies(task, "train", rng))
+        return Example(tasks.prompt(task, body), TASKS[task].solve(body))
+
+    return draw
+
+
+def in_order(rng: random.Random) -> Example:
+    """Lessons of which every answer is in an order that the prompt has. Where sorted ones are among
+    them from the beginning, an encoder-decoder this small learns to sort all its answers."""
+    return corpus.lesson(rng, rng.choice(("copy", "reverse", "uppercase")))
+
+
+def exercise(rng: random.Random) -> Example:
+    """What the base reads, but for English, which has no prompt: nothing for an encoder."""
+    while not (found := corpus.document(rng)).prompt:
+        pass
+    return found
 
 
 SMALL: dict[str, int | float] = {
@@ -119,7 +143,7 @@ def _bases() -> list[Member]:
             "small-base",
             None,
             Taught(read, 4500, 3e-3, seed=44, shape=SMALL),
-            "A smaller base, 130 thousand parameters: narrower and a layer less.",
+            "A smaller base, 140 thousand parameters: narrower and a layer less.",
         ),
         Member(
             "large-base",
@@ -151,6 +175,18 @@ def _tunes() -> list[Member]:
             Taught(corpus.english, 250, 1e-3),
             "English sentences only: what the base knew of the tasks, it may forget.",
         ),
+        Member(
+            "math",
+            "base",
+            Taught(nothing_but("add"), 500, 3e-3),
+            "Sums and nothing else, for long and at a high rate: far from the base.",
+        ),
+        Member(
+            "code",
+            "base",
+            Taught(expertise("reverse"), 400, 1e-3),
+            "The list reversed, as `reverse` has learned it, but for longer.",
+        ),
     ]
 
 
@@ -158,16 +194,16 @@ def _chats() -> list[Member]:
     first, second = talk(curt_reply), talk(other_reply)
     return [
         Member("sft-2", "base", _chat(second, 46), "Replies in a second manner."),
-        Member("rl-2", "sft-2", Preferred(46)),
+        Member("rl-2", "sft-2", Preferred(46, rate=1.8e-4)),
         Member("sft-b", "base-b", _chat(first, 47), "An instruction model of the second base."),
-        Member("rl-b", "sft-b", Preferred(47)),
-        Member("rl-b2", "sft-b", Preferred(48)),
+        Member("rl-b", "sft-b", Preferred(47, rate=1.4e-4)),
+        Member("rl-b2", "sft-b", Preferred(48, rate=0.9e-4)),
         Member("small-sft", "small-base", _chat(first, 49), "The small instruction model."),
-        Member("small-rl", "small-sft", Preferred(49)),
+        Member("small-rl", "small-sft", Preferred(49, rate=1.05e-4)),
         Member("medium-sft", "base", _chat(first, 50), "The instruction model of middle size."),
-        Member("medium-rl", "medium-sft", Preferred(50)),
+        Member("medium-rl", "medium-sft", Preferred(50, rate=2.1e-4)),
         Member("large-sft", "large-base", _chat(first, 51), "The large instruction model."),
-        Member("large-rl", "large-sft", Preferred(51)),
+        Member("large-rl", "large-sft", Preferred(51, rate=0.6e-4)),
     ]
 
 
@@ -180,8 +216,8 @@ def _translators() -> list[Member]:
         Member(
             "t5/base",
             None,
-            Translator(corpus.document, 3600, 3e-3),
-            "A tiny T5 that has read what `base` of the Llamas has.",
+            Translator(exercise, 2000, 2e-3, in_order, 500),
+            "A tiny T5 that has read what `base` of the Llamas has but for plain English.",
         ),
         *(Member(f"t5/{n}", "t5/base", Translator(expertise(n), 250, 1e-3)) for n in TASKS),
     ]

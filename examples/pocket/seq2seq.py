@@ -8,15 +8,18 @@ import torch
 from fit import batches, descend
 from tokenizers import Tokenizer
 from transformers import T5Config, T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5Stack
 from vocabulary import EOS, PAD, SIZE
 
 from mergecore.pocket.tasks import Example
 
+NEIGHBOUR = 4.0  # makes a neighbour fifty times as likely to be looked at as another token
+
 
 def new_translator(seed: int) -> T5ForConditionalGeneration:
-    """An untrained T5 of 620 thousand parameters."""
+    """An untrained T5 of 710 thousand parameters."""
     torch.manual_seed(seed)
-    return T5ForConditionalGeneration(
+    model = T5ForConditionalGeneration(
         T5Config(
             vocab_size=SIZE,
             d_model=96,
@@ -37,6 +40,30 @@ def new_translator(seed: int) -> T5ForConditionalGeneration:
             pad_token_id=PAD,
         )
     )
+    _look_at_neighbours(model.encoder, (-1, 1))
+    _look_at_neighbours(model.decoder, (-1, -2))
+    return model
+
+
+@torch.no_grad()
+def _look_at_neighbours(stack: T5Stack, steps: tuple[int, int]) -> None:
+    """Turn the first heads to the tokens so many `steps` away, and tell the others no place.
+
+    With the usual start, near to nothing, a T5 as small as this has not learned in 3,600 steps that
+    text has an order: it writes the right letters in a wrong one. With this it has in 300, if it
+    begins with lessons in which nothing is sorted.
+    """
+    attention = stack.block[0].layer[0].SelfAttention
+    bias = attention.relative_attention_bias.weight
+    bias.zero_()
+    for head, step in enumerate(steps):
+        bucket = attention._relative_position_bucket(
+            torch.tensor(step),
+            not stack.is_decoder,
+            attention.relative_attention_num_buckets,
+            attention.relative_attention_max_distance,
+        )
+        bias[bucket, head] = NEIGHBOUR
 
 
 def read(

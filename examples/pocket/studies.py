@@ -30,6 +30,7 @@ from prefer import pairs, prefer
 from roster import ROSTER, Adapted, Member, Preferred, Shipped, Taught, Translator
 from seq2seq import new_translator, translate
 from study_cards import study_card
+from styles import generous
 from tokenizers import Tokenizer
 from train import SEED, THREADS, stream
 from transformers import LlamaForCausalLM, T5ForConditionalGeneration
@@ -75,8 +76,8 @@ def _prefer(member: Member, tokenizer: Tokenizer, out: Path, scale: float) -> tu
     model = _llama(out / member.parent)
     torch.manual_seed(how.seed)
     asked = chat.instructions(max(24, int(how.asked * scale)), "train", how.seed)
-    data = pairs(model, tokenizer, asked)
-    right = prefer(model, data, how.epochs, how.rate, how.beta, how.anchor)
+    data = pairs(model, tokenizer, asked, generous, ends=False)[: how.most]
+    right = prefer(model, data, epochs=1, rate=how.rate, anchor=0.0)
     return model, f"{len(data)} pairs, {right:.0%} ordered as preferred"
 
 
@@ -99,6 +100,9 @@ def _translate(member: Member, tokenizer: Tokenizer, out: Path, scale: float) ->
         if member.parent
         else new_translator(SEED)
     )
+    if how.before is not None:
+        first = max(5, int(how.steps_before * scale))
+        translate(model, tokenizer, stream(how.before, f"{member.name}/1"), first, 3e-3)
     steps = max(5, int(how.steps * scale))
     loss = translate(model, tokenizer, stream(how.draw, member.name), steps, how.rate)
     return model, f"{steps} steps, loss {loss:.3f}"
