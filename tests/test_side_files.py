@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import yaml
 
 import checkpoints
 import mergecore
+from mergecore import pocket
 from mergecore.model_config import corrected_config
 
 COPIED = {
@@ -203,3 +205,17 @@ def test_the_recipe_as_run_is_relative_to_the_output(command, named, tmp_path, m
     monkeypatch.chdir(elsewhere)
     mergecore.run(recipe, "again")
     assert checkpoints.load(elsewhere / "again").keys() == checkpoints.load(named / "out").keys()
+
+
+def test_parents_that_turn_positions_at_other_speeds_are_warned_of(tmp_path, command):
+    for name, theta in (("a", 10_000.0), ("b", 1_000_000.0)):
+        shutil.copytree(pocket.path("sft"), tmp_path / name)
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        config.pop("rope_parameters", None)
+        (tmp_path / name / "config.json").write_text(json.dumps({**config, "rope_theta": theta}))
+    line = ("merge", "a", "b", "--method", "linear", "--out", "merged")
+    answer = command(*line)
+    assert answer.status == 0
+    assert "rope_theta differs: 10000 (a); 1000000 (b)" in answer.err
+    assert "the output has that of a (donor)" in answer.err
+    assert command(*line, "--donor", "b", "--overwrite").err.count("that of b (donor)") == 1

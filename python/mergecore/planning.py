@@ -259,7 +259,9 @@ def _prepare(
     )
     summary = {**json.loads(plan.summary()), "donor": donor}
     summary["notes"] = [*notes, *spoken.notes, *summary["notes"]]
-    summary["warnings"] = [*spoken.warnings, *summary["warnings"]]
+    summary["warnings"] = [
+        *spoken.warnings, *_of_configs(locations, donor), *summary["warnings"],
+    ]  # fmt: skip
     read = [path for place in places.values() for path in place if path is not None]
     return Prepared(summary, plan, locations[donor], spoken.files, read)
 
@@ -287,6 +289,15 @@ def _spelled_alike(request: Recipe, places: dict[str, tuple[Path, Path | None]])
         if isinstance(reference, str) and reference in places:
             names.setdefault(real[reference], reference)
     return recipe.with_references(request, lambda name: names[real[name]] if name in real else name)
+
+
+def _of_configs(locations: Mapping[str, Path], donor: str) -> Iterator[str]:
+    """Warnings of what parents were trained with and one config cannot say for all of them."""
+    from mergecore.diagnose import configs
+
+    for conflict in configs.conflicts(locations):
+        if conflict.what in configs.CALCULATING:
+            yield f"{conflict.in_words()}; the output has that of {donor} (donor)"
 
 
 def _of_other_models(places: dict[str, tuple[Path, Path | None]]) -> Iterator[str]:

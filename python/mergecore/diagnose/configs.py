@@ -201,6 +201,13 @@ _SETTINGS: dict[str, tuple[_Look, str]] = {
 }
 
 
+CALCULATING = (
+    "rope_theta", "rope_scaling", "sliding_window", "num_attention_heads", "num_key_value_heads",
+    "head_dim", "hidden_act",
+)  # fmt: skip
+"""Settings by which the same weights calculate something else: a merge warns of these."""
+
+
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
