@@ -223,6 +223,7 @@ wide! {
 
 /// Of the rows `at`, each with those after it, or the first `APART` of them with the others: no more pairs than have their sums in registers.
 #[inline(always)]
+#[allow(clippy::double_comparisons)] // `!=` would be true of a NaN
 fn disagreements<R: Real, const N: usize, const APART: usize, const PAIRS: usize>(
     sums: &mut [[PairSums; 3]],
     rows: &[Strip<R>],
@@ -238,9 +239,7 @@ fn disagreements<R: Real, const N: usize, const APART: usize, const PAIRS: usize
     for start in (0..STRIP).step_by(L) {
         let mut x = [[R::ZERO; L]; N];
         for i in 0..N {
-            for lane in 0..L {
-                x[i][lane] = tile[i].0[start + lane];
-            }
+            x[i].copy_from_slice(&tile[i].0[start..start + L]);
         }
         // Infinite, or NaN of a zero: such signs differ, and are in order, where two numbers conflict. That is one comparison. (A product
         // of two small numbers would be zero.)
