@@ -280,7 +280,7 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path, probe, refused):
     bogus = refused("mergeability", *experts, "--probe", probe, "--device", "bogus")
     assert "device 'bogus'" in bogus
     assert "No such file" in refused("select", *experts, "--probe", "none", "--keep", 2)
-    assert "merge it first" in refused("mergeability", "a+b", experts[0], "--probe", probe)
+    assert "a: no such" in refused("mergeability", "a+b", experts[0], "--probe", probe)
     with pytest.raises(ModelNotFoundError, match="no such file or folder"):
         mergecore.mergeability([tmp_path / "x", tmp_path / "y"], probe)
 
@@ -301,3 +301,15 @@ def test_the_commands_print_tables_and_one_object(command, probe, tmp_path):
     page = tmp_path / "page.html"
     assert command("mergeability", *experts, "--probe", probe, "--report", page).status == 0
     assert "vegaEmbed" in page.read_text()
+
+
+def test_an_adapter_on_a_model_is_read_as_the_two_merged(tmp_path, probe, command):
+    base, adapter, merged = pocket.path("base"), tmp_path / "adapter", tmp_path / "merged"
+    line = ("extract-lora", pocket.path("reverse"), "--base", base, "--rank", 4, "--out", adapter)
+    assert command(*line).status == 0
+    mergecore.run({"merge_method": "passthrough", "models": [f"{base}+{adapter}"]}, merged)
+    other = pocket.path("sort")
+    one = mergecore.mergeability([f"{base}+{adapter}", other], probe, dtype="float32")
+    same = mergecore.mergeability([merged, other], probe, dtype="float32")
+    assert (one.distances == same.distances).all()
+    assert one.diameter > 0

@@ -16,6 +16,9 @@ from mergecore.page import Chart
 
 Cell: TypeAlias = str | float | int | None
 
+_FOLDED = 24
+"""Rows beyond which a table is folded: pages are read from top to bottom."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -50,10 +53,11 @@ def as_html(sections: Iterable[Section]) -> str:
         found.append(page.listed(section.words, section.cautions))
         for table in section.tables:
             cells = [[text(cell) for cell in row] for row in table.rows]
-            found.append(
-                f'<h3>{html.escape(table.title)}</h3><p class="note">{html.escape(table.note)}</p>'
-                f'<div class="chart sortable">{page.table(table.heads, cells)}</div>'
-            )
+            shown = f'<div class="chart sortable">{page.table(table.heads, cells)}</div>'
+            if len(cells) > _FOLDED:
+                shown = f"<details><summary>{len(cells)} rows</summary>{shown}</details>"
+            note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
+            found.append(f"<h3>{html.escape(table.title)}</h3>{note}{shown}")
         for chart in section.charts:
             number += 1
             found.append(page.drawn(f"s{number}", chart, level=3))
