@@ -56,7 +56,7 @@ def merge_many(
         shard_size: In bytes.
         overwrite: Replace outputs that are there.
         progress: Called with the bytes done and the bytes in all, of the groups begun so far; what
-            is read once counts for each that it serves. After that, of one document after the other.
+            is read once counts for each that it serves. After that, of each document in turn.
 
     Returns:
         The reports, in the order of the recipes. The seconds are those of the group that an output
