@@ -100,7 +100,9 @@ def measure(folder: Path, models: Sequence[Checkpoint], method: str, counts: lis
     for request in recipes:
         contestants.settle(models, home)
         out = home / "alone"
-        alone.append(timed([sys.executable, "-c", _ALONE, json.dumps(request), json.dumps(str(out))]))
+        alone.append(
+            timed([sys.executable, "-c", _ALONE, json.dumps(request), json.dumps(str(out))])
+        )
         digests.append(_digests(out))
     together = {}
     for k in counts:

@@ -16,6 +16,7 @@ from mergecore.errors import OutputExistsError as OutputExistsError
 from mergecore.errors import RecipeError as RecipeError
 from mergecore.errors import RunError as RunError
 from mergecore.errors import SpaceError as SpaceError
+from mergecore.many import merge_many as merge_many
 from mergecore.merging import MergeReport as MergeReport
 from mergecore.merging import extrapolate as extrapolate
 from mergecore.merging import merge as merge
@@ -56,6 +57,7 @@ __all__ = [
     "karcher",
     "linear",
     "merge",
+    "merge_many",
     "mergeability",
     "methods",
     "model_stock",
