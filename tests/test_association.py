@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mergecore.diagnose import association
-from mergecore.study.papers import collapse_published as published
+from mergecore.study.papers.collapse import published
 
 # The p-value that the detail tables give; the printed ones are within 3e-4.
 P = {"GLUE": 0.0033, "(a)": 0.0012, "(b)": 0.0287, "(c)": 0.0057}

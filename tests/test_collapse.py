@@ -12,7 +12,12 @@ import yaml
 
 from mergecore.study import findings, results, spec, statistics, study
 from mergecore.study import sections as made
-from mergecore.study.papers import collapse, collapse_answers, collapse_losses, replacement
+from mergecore.study.papers.collapse import (
+    answers,
+    losses,
+    page,
+    replacement,
+)
 
 pa = pytest.importorskip("pyarrow", reason="the extra report is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="the extra report is not installed")
@@ -167,7 +172,7 @@ FOUND = {}
 def questions(run):
     """The sections of a run, made once."""
     if run.folder not in FOUND:
-        FOUND[run.folder] = collapse.sections(run)
+        FOUND[run.folder] = page.sections(run)
     return FOUND[run.folder]
 
 
@@ -206,7 +211,7 @@ def test_all_parts_give_all_questions(whole):
 
 
 def test_it_is_a_page_and_files(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(collapse, "sections", questions)
+    monkeypatch.setattr(page, "sections", questions)
     assert "Table 4: conflict metrics" in findings.page_of(whole)
     assert len(made.write_tables(questions(whole), tmp_path)) >= 30
 
@@ -385,7 +390,7 @@ def test_what_failed_or_has_no_loss_is_left_out_and_said(asked, tmp_path):
     ],
 )
 def test_parts_that_were_not_run_are_no_sections(asked, tmp_path, parts, titles):
-    found = collapse.sections(written(asked, tmp_path / "run", parts))
+    found = page.sections(written(asked, tmp_path / "run", parts))
     assert [section.title.split()[0].rstrip(":") for section in found] == [*titles, "The"]
     if parts == ["pairs"]:
         assert found[0].cautions == [
@@ -404,13 +409,13 @@ def test_a_run_in_which_everything_failed(asked, tmp_path):
 
 
 def test_a_model_without_similar_ones_has_an_endless_score(whole):
-    group = collapse_losses.families(whole)[0]
+    group = losses.families(whole)[0]
     measured = whole.measured("eight")[0]
     square = np.full((8, 8), 1.0)
     square[1:, 1:] = 0.5
     np.fill_diagonal(square, 0)
     far = replace(measured, states=replace(measured.states, distances=square, squares=square**2))
-    found = collapse.collapse_difficulty.section([group], {"one": far}, [], None)
+    found = page.difficulty.section([group], {"one": far}, [], None)
     rows = records(next(t for t in found.tables if t.name == "table-mds-one"))
     assert rows[0]["MDS"] == "∞"
     assert all(row["p"] is None for row in records(found.tables[0]))
@@ -419,18 +424,18 @@ def test_a_model_without_similar_ones_has_an_endless_score(whole):
 
 def test_answers():
     rows = [{"prediction": p, "reference": r} for p, r in (("x", "x"), ("x", ["y", "x"]))]
-    found = collapse_answers.of(rows)
+    found = answers.of(rows)
     assert (found.constant, found.chance, found.unusable) == (False, 1, 0)
     rows = [{"prediction": None, "reference": str(i)} for i in range(4)]
-    found = collapse_answers.of(rows)
+    found = answers.of(rows)
     assert (found.constant, found.chance, found.unusable) == (True, 0.25, 1)
-    assert collapse_answers.of([]) is None
-    assert collapse_answers.adjusted(0.5, 0.5, 0.5) is None
-    assert collapse_answers.adjusted(0.6, 0.9, 0.5) == pytest.approx(-75)
+    assert answers.of([]) is None
+    assert answers.adjusted(0.5, 0.5, 0.5) is None
+    assert answers.adjusted(0.6, 0.9, 0.5) == pytest.approx(-75)
 
 
 def test_the_published_numbers_computed_again():
-    section = collapse.collapse_recomputed.section()
+    section = page.recomputed.section()
     rows = [row for table in section.tables for row in table.rows if table.name == "published-5"]
     found = {(row[0], row[1]): row[3] for row in rows}
     wanted = {

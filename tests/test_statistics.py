@@ -9,7 +9,7 @@ import pytest
 
 from mergecore.diagnose.association import merging_loss
 from mergecore.study import statistics
-from mergecore.study.papers import collapse_published as published
+from mergecore.study.papers.collapse import published
 
 stats = pytest.importorskip("scipy.stats", reason="the extra report is not installed")
 pytest.importorskip("statsmodels", reason="the extra report is not installed")

@@ -11,12 +11,12 @@ import yaml
 
 from mergecore import page
 from mergecore.study import results, spec, study, table
-from mergecore.study.papers import (
-    systematic,
-    systematic_gains,
-    systematic_scale,
-    systematic_separation,
+from mergecore.study.papers.systematic import (
+    gains,
+    scale,
+    separation,
 )
+from mergecore.study.papers.systematic import page as paper
 
 pytest.importorskip("pyarrow", reason="the extra report is not installed")
 pytest.importorskip("altair", reason="the extra report is not installed")
@@ -159,11 +159,11 @@ def undrawn(monkeypatch):
 
 
 def tables(run):
-    return {t.name: t for section in systematic.sections(run.load()) for t in section.tables}
+    return {t.name: t for section in paper.sections(run.load()) for t in section.tables}
 
 
 def words(run):
-    found = systematic.sections(run.load())
+    found = paper.sections(run.load())
     return "\n".join(line for section in found for line in (*section.words, *section.cautions))
 
 
@@ -239,7 +239,7 @@ def test_a_fine_tune_that_failed_leaves_no_best_of_its_subsets(made):
 
 
 def test_missing_parts_are_said_and_nothing_falls(tmp_path, undrawn):
-    for number, part in enumerate(["models", *systematic_gains.PARTS]):
+    for number, part in enumerate(["models", *gains.PARTS]):
         (tmp_path / str(number)).mkdir()
         run = Made(tmp_path / str(number))
         del run.rows[part]
@@ -248,13 +248,13 @@ def test_missing_parts_are_said_and_nothing_falls(tmp_path, undrawn):
     (tmp_path / "none").mkdir()
     nothing = Made(tmp_path / "none")
     nothing.rows = {}
-    assert [s.title for s in systematic.sections(nothing.load())] == ["What is missing"]
+    assert [s.title for s in paper.sections(nothing.load())] == ["What is missing"]
 
 
 def test_everything_failed_and_nothing_falls(made):
     for part, name in list(made.hits):
         made.fail(part, name)
-    assert [s.title for s in systematic.sections(made.load())] == ["What is missing"]
+    assert [s.title for s in paper.sections(made.load())] == ["What is missing"]
 
 
 def test_one_method_that_failed_everywhere_leaves_the_others(made):
@@ -335,12 +335,12 @@ def test_halves_of_the_items():
     rng = np.random.default_rng(3)
     base = {"t": {str(i): 0.0 for i in range(40)}}
     better = {"t": {str(i): 1.0 for i in range(40)}}
-    assert systematic_scale.held_out([base, better], base) == 100
-    assert systematic_scale.held_out([base], base) == 0
-    assert systematic_scale.held_out([{"t": {"0": 1.0}}], base) is None
+    assert scale.held_out([base, better], base) == 100
+    assert scale.held_out([base], base) == 0
+    assert scale.held_out([{"t": {"0": 1.0}}], base) is None
     noise = [{"t": {str(i): float(rng.random() < 0.5) for i in range(40)}} for _ in range(30)]
     whole = max(100 * np.mean(list(of["t"].values())) for of in noise)
-    assert abs(systematic_scale.held_out(noise, base) - 50) < 10 < whole - 50
+    assert abs(scale.held_out(noise, base) - 50) < 10 < whole - 50
 
 
 def test_distinct_subsets_beside_random_ones(made):
@@ -359,8 +359,8 @@ def test_distinct_subsets_beside_random_ones(made):
     assert row[4] < row[3] < row[5]
     assert row[6] == pytest.approx(apart["TIES"] - apart["TA"])
     assert row[9:] == [10, 8], "all pairs and triples of four; four of each size at random"
-    assert systematic_separation.difference([([1.0], [])]) is None
-    alone = systematic_separation.difference([([1.0], [0.5])])
+    assert separation.difference([([1.0], [])]) is None
+    alone = separation.difference([([1.0], [0.5])])
     assert (alone.mean, alone.low) == (0.5, None)
 
 
@@ -369,7 +369,7 @@ def test_every_figure_is_drawn(tmp_path):
     from mergecore.study.figures import write_charts
 
     made = Made(tmp_path, ("first", "second"))
-    found = systematic.sections(made.load())
+    found = paper.sections(made.load())
     charts = [chart for section in found for chart in section.charts]
     titles = [title for title, _, _ in charts]
     for number in (3, 4, 6, 7, 8, 11, 12, 13):

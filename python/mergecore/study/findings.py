@@ -24,7 +24,7 @@ _SHOWN = 12
 def of(results: Results) -> list[Section]:
     """The sections of the study's own module, as far as its parts were run."""
     if results not in _known:
-        module = importlib.import_module(f"mergecore.study.papers.{results.about['name']}")
+        module = importlib.import_module(f"mergecore.study.papers.{results.about['name']}.page")
         _known[results] = module.sections(results)
     return _known[results]
 

@@ -21,7 +21,7 @@ from mergecore.evaluate import stage
 from mergecore.evaluate.backends import need
 from mergecore.study import estimate as estimates
 from mergecore.study import measures, spec, study, sweep
-from mergecore.study.papers import replacement
+from mergecore.study.papers.collapse import replacement
 from mergecore.study.study import Part, Study
 
 FILE = "study.json"

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from mergecore import page
 from mergecore.page import Chart
-from mergecore.study.papers.systematic_charts import color, shown
-from mergecore.study.papers.systematic_gains import METHODS, Family, Found, Merge
+from mergecore.study.papers.systematic.charts import color, shown
+from mergecore.study.papers.systematic.gains import METHODS, Family, Found, Merge
 from mergecore.study.results import Results
 from mergecore.study.sections import Cell, Section, Table
 

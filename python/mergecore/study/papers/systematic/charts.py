@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mergecore.study.papers.systematic_gains import METHODS, Merge
+from mergecore.study.papers.systematic.gains import METHODS, Merge
 
 COLORS = ("#1f5fbf", "#3aa6a0", "#d9480f", "#7a5cc7", "#b0307a", "#8a6d1d", "#6b7280")
 

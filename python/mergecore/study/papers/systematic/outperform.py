@@ -9,9 +9,9 @@ import numpy as np
 
 from mergecore import page
 from mergecore.page import Chart
-from mergecore.study.papers import systematic_published as published
-from mergecore.study.papers.systematic_charts import color, shown
-from mergecore.study.papers.systematic_gains import METHODS, Found, Merge, Summary, summary
+from mergecore.study.papers.systematic import published
+from mergecore.study.papers.systematic.charts import color, shown
+from mergecore.study.papers.systematic.gains import METHODS, Found, Merge, Summary, summary
 from mergecore.study.sections import Cell, Section, Table
 
 MATCHED = "norm-matched"

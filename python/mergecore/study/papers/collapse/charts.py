@@ -11,8 +11,8 @@ from mergecore import page
 from mergecore.diagnose.bounds import Floats
 from mergecore.diagnose.mergeability import Mergeability
 from mergecore.page import Chart
-from mergecore.study.papers.collapse_losses import Group
-from mergecore.study.papers.collapse_published import METHODS
+from mergecore.study.papers.collapse.losses import Group
+from mergecore.study.papers.collapse.published import METHODS
 from mergecore.study.sections import Cell
 
 

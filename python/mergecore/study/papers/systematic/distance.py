@@ -11,9 +11,9 @@ import numpy as np
 from mergecore import page
 from mergecore.diagnose.association import Association, spearman
 from mergecore.page import Chart
-from mergecore.study.papers import systematic_published as published
-from mergecore.study.papers.systematic_charts import color, shown
-from mergecore.study.papers.systematic_gains import METHODS, Merge, summary
+from mergecore.study.papers.systematic import published
+from mergecore.study.papers.systematic.charts import color, shown
+from mergecore.study.papers.systematic.gains import METHODS, Merge, summary
 from mergecore.study.sections import Cell, Section, Table
 
 SAFE = published.SAFE / math.sqrt(published.PARAMETERS[0])

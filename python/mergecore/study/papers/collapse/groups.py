@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mergecore.study.measures import Measured
-from mergecore.study.papers import collapse_charts as charts
-from mergecore.study.papers.collapse_difficulty import scores
-from mergecore.study.papers.collapse_losses import Group, known
-from mergecore.study.papers.collapse_published import REPLACED, THREE
-from mergecore.study.papers.collapse_tables import COLLAPSE
+from mergecore.study.papers.collapse import charts
+from mergecore.study.papers.collapse.difficulty import scores
+from mergecore.study.papers.collapse.losses import Group, known
+from mergecore.study.papers.collapse.published import REPLACED, THREE
+from mergecore.study.papers.collapse.tables import COLLAPSE
 from mergecore.study.sections import Cell, Section, Table
 
 _WITHIN = -10

@@ -12,7 +12,7 @@ import numpy as np
 
 from mergecore.diagnose.association import merging_loss
 from mergecore.diagnose.bounds import Floats
-from mergecore.study.papers.collapse_published import METHODS
+from mergecore.study.papers.collapse.published import METHODS
 from mergecore.study.results import Results, Row, score
 
 CORRECTED = ("TIES, norm of TA", "DARE, norm of TA", "TA, sum")

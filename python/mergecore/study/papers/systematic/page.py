@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from mergecore.study.papers import (
-    systematic_base,
-    systematic_distance,
-    systematic_matched,
-    systematic_scale,
-    systematic_separation,
-    systematic_tasks,
+from mergecore.study.papers.systematic import (
+    distance,
+    matched,
+    outperform,
+    scale,
+    separation,
+    tasks,
 )
-from mergecore.study.papers.systematic_gains import of, shared
+from mergecore.study.papers.systematic.gains import of, shared
 from mergecore.study.results import Results
 from mergecore.study.sections import Section
 
@@ -22,17 +22,17 @@ def sections(results: Results) -> list[Section]:
     made = []
     if merges:
         made += [
-            systematic_base.over_the_base(found, merges),
-            systematic_base.over_the_best(found, merges),
-            systematic_distance.section(merges),
-            systematic_matched.section(merges),
+            outperform.over_the_base(found, merges),
+            outperform.over_the_best(found, merges),
+            distance.section(merges),
+            matched.section(merges),
         ]
         if plain := [merge for merge in merges if not merge.matched]:
-            made.append(systematic_tasks.section(found, plain))
+            made.append(tasks.section(found, plain))
     if any(found.part(part) for part in ("scale", "density", "boost")):
-        made.append(systematic_scale.section(results, found))
+        made.append(scale.section(results, found))
     if separated := found.part("separation"):
-        made.append(systematic_separation.section(separated))
+        made.append(separation.section(separated))
     notes = list(found.notes)
     if dropped:
         notes.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mergecore.study.papers.systematic_gains import METHODS, Merge, summary
+from mergecore.study.papers.systematic.gains import METHODS, Merge, summary
 from mergecore.study.sections import Cell, Table
 
 SIZES = (2, 4, 6, 8, 10, 12)

@@ -9,8 +9,8 @@ import numpy as np
 
 from mergecore import page
 from mergecore.page import Chart
-from mergecore.study.papers.systematic_charts import shown
-from mergecore.study.papers.systematic_gains import Family, Found, Merge
+from mergecore.study.papers.systematic.charts import shown
+from mergecore.study.papers.systematic.gains import Family, Found, Merge
 from mergecore.study.sections import Cell, Section, Table
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mergecore.study import statistics
-from mergecore.study.papers.collapse_losses import CORRECTED, Group
-from mergecore.study.papers.collapse_published import METHODS, THREE
+from mergecore.study.papers.collapse.losses import CORRECTED, Group
+from mergecore.study.papers.collapse.published import METHODS, THREE
 from mergecore.study.sections import Cell, Section, Table
 from mergecore.study.statistics import Floats
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from mergecore.diagnose.association import spearman
 from mergecore.evaluate.intervals import mcnemar, mean_interval
-from mergecore.study.papers.systematic_charts import shown
-from mergecore.study.papers.systematic_gains import METHODS, Merge
+from mergecore.study.papers.systematic.charts import shown
+from mergecore.study.papers.systematic.gains import METHODS, Merge
 from mergecore.study.sections import Cell, Section, Table
 from mergecore.study.statistics import holm
 

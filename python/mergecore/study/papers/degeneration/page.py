@@ -9,8 +9,8 @@ from mergecore.diagnose.association import scipy_stats
 from mergecore.evaluate import rows as files
 from mergecore.evaluate import tally
 from mergecore.study import statistics
-from mergecore.study.papers import degeneration_figures as drawing
-from mergecore.study.papers.degeneration_rows import Apart, Point, apart, point
+from mergecore.study.papers.degeneration import figures as drawing
+from mergecore.study.papers.degeneration.rows import Apart, Point, apart, point
 from mergecore.study.results import Results, Row
 from mergecore.study.sections import Cell, Section, Table
 

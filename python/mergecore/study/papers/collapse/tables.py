@@ -8,11 +8,10 @@ from functools import cached_property
 from statistics import fmean
 
 from mergecore.diagnose.association import mean_and_deviation
-from mergecore.study.papers import collapse_answers as answers
-from mergecore.study.papers import collapse_charts as charts
-from mergecore.study.papers.collapse_answers import Answers
-from mergecore.study.papers.collapse_losses import CORRECTED, Group, known
-from mergecore.study.papers.collapse_published import MEANS, METHODS
+from mergecore.study.papers.collapse import answers, charts
+from mergecore.study.papers.collapse.answers import Answers
+from mergecore.study.papers.collapse.losses import CORRECTED, Group, known
+from mergecore.study.papers.collapse.published import MEANS, METHODS
 from mergecore.study.results import Results
 from mergecore.study.sections import Cell, Section, Table
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from mergecore.diagnose import association
 from mergecore.study import statistics
-from mergecore.study.papers import collapse_published as published
-from mergecore.study.papers.collapse_answers import adjusted
-from mergecore.study.papers.collapse_tests import HEADS, line, number, said
+from mergecore.study.papers.collapse import published
+from mergecore.study.papers.collapse.answers import adjusted
+from mergecore.study.papers.collapse.significance import HEADS, line, number, said
 from mergecore.study.sections import Cell, Section, Table
 
 _NEAR = 0.06

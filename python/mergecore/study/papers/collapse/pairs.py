@@ -9,10 +9,10 @@ import numpy as np
 from mergecore.diagnose.bounds import Floats
 from mergecore.study import statistics
 from mergecore.study.measures import CONFLICTS, Measured
-from mergecore.study.papers import collapse_charts as charts
-from mergecore.study.papers.collapse_losses import Group, known
-from mergecore.study.papers.collapse_published import METHODS, PAIRS
-from mergecore.study.papers.collapse_tests import cells, number, said
+from mergecore.study.papers.collapse import charts
+from mergecore.study.papers.collapse.losses import Group, known
+from mergecore.study.papers.collapse.published import METHODS, PAIRS
+from mergecore.study.papers.collapse.significance import cells, number, said
 from mergecore.study.sections import Cell, Section, Table
 
 TITLES = {

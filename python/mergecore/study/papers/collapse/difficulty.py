@@ -8,11 +8,13 @@ import numpy as np
 
 from mergecore.study import statistics
 from mergecore.study.measures import Measured
-from mergecore.study.papers import collapse_charts as charts
-from mergecore.study.papers import replacement
-from mergecore.study.papers.collapse_losses import Group, known
-from mergecore.study.papers.collapse_published import METHODS, SCORES_P, THREE
-from mergecore.study.papers.collapse_tests import cells, number, said
+from mergecore.study.papers.collapse import (
+    charts,
+    replacement,
+)
+from mergecore.study.papers.collapse.losses import Group, known
+from mergecore.study.papers.collapse.published import METHODS, SCORES_P, THREE
+from mergecore.study.papers.collapse.significance import cells, number, said
 from mergecore.study.sections import Cell, Section, Table
 
 _SHOWN = 3

@@ -9,8 +9,8 @@ import numpy as np
 
 from mergecore.diagnose.mergeability import Mergeability
 from mergecore.study.measures import Measured
-from mergecore.study.papers import collapse_charts as charts
-from mergecore.study.papers.collapse_losses import Group
+from mergecore.study.papers.collapse import charts
+from mergecore.study.papers.collapse.losses import Group
 from mergecore.study.sections import Cell, Section, Table
 
 HEADS = (

@@ -13,8 +13,8 @@ import numpy as np
 
 from mergecore import page
 from mergecore.page import Chart
-from mergecore.study.papers.systematic_charts import color, shown
-from mergecore.study.papers.systematic_gains import Merge
+from mergecore.study.papers.systematic.charts import color, shown
+from mergecore.study.papers.systematic.gains import Merge
 from mergecore.study.sections import Cell, Section, Table
 
 _RESAMPLES = 10_000

@@ -7,7 +7,7 @@ from typing import Any
 
 from mergecore import page
 from mergecore.page import Chart
-from mergecore.study.papers.degeneration_rows import Point
+from mergecore.study.papers.degeneration.rows import Point
 
 _REWARD, _RATE, _ALL = "#1f6f8b", "#c8553d", "#e3a587"
 

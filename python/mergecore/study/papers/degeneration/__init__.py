@@ -1,0 +1,1 @@
+"""What is read off the runs of Qing et al.? `page.py` puts it together."""
