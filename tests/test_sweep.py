@@ -320,3 +320,48 @@ def test_a_raised_limit_is_told_and_done_and_weights_are_kept_if_asked(tmp_path,
     assert {row["responses"] for row in table(run).values()} == {6}
     assert command("sweep", file, "--out", run, "--keep", "--quiet").status == 0
     assert len(list((run / "weights").iterdir())) == 1
+
+
+def test_merges_that_share_models_are_made_in_one_reading(tmp_path, command):
+    said = content(tmp_path, [0.3, 0.5, 0.8, 1.0, 2.0], keep=True, stages={})
+    del said["evaluate"]
+    odd = {"merge_method": "linear", "models": ["rl", str(pocket.path("rm"))]}
+    said["merges"] += [{"name": "odd", "recipe": odd}]
+    together = command("sweep", written(tmp_path, said), "--out", "together")
+    assert together.status == 1, "one of them cannot be merged"
+    assert "[1/5] expo 0.3: merge, and the next 3" in together.err
+    alone = command("sweep", written(tmp_path, {**said, "together": 1}), "--out", "alone")
+    assert "and the next" not in alone.err
+    rows = [table(tmp_path / name) for name in ("together", "alone")]
+    assert [row["status"] for row in rows[0].values()] == ["done"] * 5 + ["failed"]
+    for name in list(rows[0])[:5]:
+        made = [
+            (tmp_path / run / "weights" / rows[0][name]["weights"] / "model.safetensors")
+            for run in ("together", "alone")
+        ]
+        assert made[0].read_bytes() == made[1].read_bytes()
+        assert rows[0][name]["delta_norm"] == rows[1][name]["delta_norm"]
+
+
+def test_parts_labels_and_models_as_they_are_of_a_grid():
+    pair = {"name": "p", "sft": "org/sft", "rl": "org/rl"}
+    said = {
+        "merges": [
+            {"name": "{pair} {alpha}", "labels": {"kind": "as it is"}, "model": "{pair.rl}",
+             "grid": {"pair": [pair], "alpha": [0.0]}},
+            {"name": "{group} TIES", "grid": {"group": [[pair, {**pair, "name": "q"}]]},
+             "tasks": ["{group.*.name}"],
+             "recipe": {"merge_method": "linear", "models": "{group.*.sft}"}},
+        ],
+        "stages": {"tasks": {"names": ["p", "q", "r"]}},
+    }  # fmt: skip
+    one, two = spec.parse(said, "here").configurations
+    assert (one.name, one.model, one.point["kind"]) == ("p 0.0", "org/rl", "as it is")
+    assert (two.name, two.tasks) == ("p+q TIES", ("p", "q"))
+    assert [entry["model"] for entry in two.recipe[0]["models"]] == ["org/sft", "org/sft"]
+    said["merges"][1]["tasks"] = ["qq"]
+    with pytest.raises(RecipeError, match='did you mean "q"'):
+        spec.parse(said, "here")
+    said["merges"][1]["tasks"] = ["{group.0.nam}"]
+    with pytest.raises(RecipeError, match="there is no 'nam' in p"):
+        spec.parse(said, "here")

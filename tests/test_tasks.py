@@ -500,3 +500,43 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+def test_several_sets_of_rows_of_the_users_own(command, refused, tmp_path):
+    """`exact:NAME` and `rouge_l:NAME`, each a file of a folder; asked together, scored apart."""
+    from mergecore.pocket import tasks
+
+    for name in ("reverse", "add"):
+        rows = [
+            {"id": str(i), "instruction": e.prompt, "reference": e.answer}
+            for i, e in enumerate(tasks.examples(name, 8))
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = ["tasks", pocket.path("reverse"), "--chat-template", "none", "--max-tokens", 12]
+    line += [
+        "--tasks",
+        "exact:reverse,exact:add",
+        "--data",
+        f"exact={tmp_path}",
+        "--out",
+        "t.jsonl",
+    ]
+    answer = command(*line, "--json")
+    assert answer.status == 0, answer.err
+    found = {entry["task"]: entry for entry in json.loads(answer.out)["tasks"]}
+    assert found["exact:reverse"]["score"] == 1.0
+    assert found["exact:add"]["score"] < 1.0
+    assert found["exact:add"]["n"] == 8
+    rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert {row["id"] for row in rows if row["task"] == "exact:add"} == {
+        f"exact:add/{i}" for i in range(8)
+    }
+    assert "nothere.jsonl" in refused(*line[:6], "--tasks", "exact:nothere", "--data",
+                                      f"exact={tmp_path}", "--out", "u.jsonl")  # fmt: skip
+
+
+def test_exact_is_word_for_word_and_one_of_several():
+    score = TASKS["exact"].score
+    one = Question("0", [], "a b", {})
+    assert [score(one, said).score for said in ("a b", " a  b\n", "a b c", "A b")] == [1, 1, 0, 0]
+    assert score(Question("0", [], ["x", "a b"], {}), "a b").score == 1
