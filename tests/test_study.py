@@ -105,6 +105,15 @@ def test_a_name_that_is_not_known_is_refused_with_the_nearest(refused, order, wo
     assert words in refused("study", *order)
 
 
+def test_a_family_that_is_not_there_says_how_it_is_made(refused, monkeypatch, tmp_path):
+    for package in ("pyarrow", "scipy", "altair"):
+        pytest.importorskip(package, reason="the extra report is not installed")
+    monkeypatch.setenv("MERGECORE_POCKET", str(tmp_path / "gone"))
+    said = refused("study", "run", "systematic", "--family", "pocket", "--out", "run")
+    assert f"{tmp_path / 'gone'}: the models of pocket are not here; python examples/" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_family_that_gives_what_no_study_asks_for_is_refused(tmp_path):
     file = tmp_path / "family.yml"
     file.write_text(yaml.safe_dump({"degeneration": {"pair": []}}))

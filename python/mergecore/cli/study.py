@@ -112,7 +112,7 @@ def check(name: str, family: str, models: str | None, as_json: bool, quiet: bool
             click.echo(kin)
         terminal.facts(
             [
-                ("models", f"{found.models:,}, {len(found.missing):,} missing"),
+                ("models", f"{found.models:,}, {found.away:,} of them not here"),
                 ("configurations", f"{found.configurations:,}"),
                 (
                     "disk",

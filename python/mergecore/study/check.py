@@ -30,6 +30,8 @@ class Check:
 
     configurations: int = 0
     models: int = 0
+    away: int = 0
+    """Models that are not here."""
     missing: list[str] = field(default_factory=list)
     """Models and files that are not here, and how they are come by."""
     problems: list[str] = field(default_factory=list)
@@ -90,6 +92,7 @@ def check(asked: Study) -> Check:
 def _look(found: Check, asked: Study, wanted: Mapping[str, None], files: list[str]) -> None:
     """Who is not here: models of the hub will be fetched, others must be made."""
     away = [reference for reference in wanted if not _is_here(reference)]
+    found.away = len(away)
     fetched = [reference for reference in away if hub.is_hub_id(reference)]
     made = [reference for reference in away if reference not in fetched]
     if fetched:

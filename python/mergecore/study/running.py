@@ -65,6 +65,7 @@ def run(
         foresee: Is told what each part will take, before it is begun.
 
     Raises:
+        RecipeError: The family's folder is not there.
         MergecoreError: As `sweep.run` and the measures say.
     """
     for package in ("pyarrow", "scipy", "altair"):
@@ -72,6 +73,11 @@ def run(
     begun = time.perf_counter()
     tell = announce or (lambda _: None)
     place = Path(out).expanduser()
+    if asked.made_by and not asked.root.is_dir():
+        raise RecipeError(
+            f"{asked.root}: the models of {asked.family} are not here; {asked.made_by} makes them,"
+            " or --models DIR says where they are"
+        )
     chosen = list(parts) or list(asked.parts)
     for name in chosen:
         ready(asked, name)
