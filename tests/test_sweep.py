@@ -365,3 +365,26 @@ def test_parts_labels_and_models_as_they_are_of_a_grid():
     said["merges"][1]["tasks"] = ["{group.0.nam}"]
     with pytest.raises(RecipeError, match="there is no 'nam' in p"):
         spec.parse(said, "here")
+
+
+def dying(group):
+    """What a worker does whose process is killed at one of the configurations."""
+    if group[0].name == "expo 0.5":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"expo 0.8": "as it says"} if group[0].name == "expo 0.8" else {}
+
+
+def test_a_killed_process_costs_its_own_configuration_alone(tmp_path, monkeypatch):
+    from mergecore.study import pool
+    from mergecore.study.work import Work
+
+    monkeypatch.setattr(pool, "_configurations", dying)
+    said = content(tmp_path, [0.3, 0.5, 0.8, 1.0, 2.0], stages={})
+    said["evaluate"] = []
+    work = Work(spec.parse(said, "here"), tmp_path / "run")
+    told = []
+    failed = pool.run(work, work.sweep.configurations, 2, told.append)
+    assert set(failed) == {"expo 0.5", "expo 0.8"}
+    assert "killed" in failed["expo 0.5"]
+    assert len(told) == 5
+    assert told[-1].startswith("[5/5]")

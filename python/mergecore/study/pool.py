@@ -6,10 +6,12 @@ Small models leave most of a machine idle; large ones fill it, and take one proc
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +31,57 @@ def run(
     Returns:
         Why some failed, by name.
     """
-    waiting = groups(work, configurations)
+    left = groups(work, configurations)
+    count, failed = len(left), dict[str, str]()
+    finished = itertools.count(1)
+
+    def report(group: list[Configuration], reasons: dict[str, str]) -> None:
+        failed.update(reasons)
+        number = next(finished)
+        for configuration in group:
+            reason = reasons.get(configuration.name)
+            said = f"failed: {reason}" if reason else "done"
+            tell(f"[{number}/{count}] {configuration.name}: {said}")
+
+    while left:
+        left = _pooled(work, left, jobs, report)
+        # A process was killed, and with it the pool. Those that were at work then are tried alone:
+        # whoever kills it again has failed, and the others go on.
+        suspects, left = left[:jobs], left[jobs:]
+        for group in suspects:
+            if _pooled(work, [group], 1, report):
+                reason = "its process was killed (out of memory?)"
+                report(group, {c.name: reason for c in group})
+    return failed
+
+
+def _pooled(
+    work: Work,
+    waiting: Sequence[list[Configuration]],
+    jobs: int,
+    report: Callable[[list[Configuration], dict[str, str]], Any],
+) -> list[list[Configuration]]:
+    """Runs groups in one pool; gives back those that were not done when a process was killed."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    failed: dict[str, str] = {}
     # Not forked: threads of torch and of the engine do not survive it.
     context = multiprocessing.get_context("spawn")
     begin = (work.sweep, work.run, threads)
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=begin)
+    lost = []
     try:
         given = {pool.submit(_configurations, group): group for group in waiting}
-        for number, done in enumerate(as_completed(given), start=1):
-            group = given[done]
+        for done in as_completed(given):
             try:
                 reasons = done.result()
-            except Exception as error:  # a process that was killed
-                reasons = {c.name: in_one_line(error) for c in group}
-            failed |= reasons
-            for configuration in group:
-                reason = reasons.get(configuration.name)
-                said = f"failed: {reason}" if reason else "done"
-                tell(f"[{number}/{len(given)}] {configuration.name}: {said}")
+            except BrokenProcessPool:
+                lost.append(given[done])
+                continue
+            except Exception as error:
+                reasons = {c.name: in_one_line(error) for c in given[done]}
+            report(given[done], reasons)
     finally:
         pool.shutdown(cancel_futures=True)
-    return failed
+    return [group for group in waiting if group in lost]
 
 
 def _begin(sweep: Sweep, place: Path, threads: int) -> None:
