@@ -289,3 +289,73 @@ def test_a_study_s_tasks_may_be_the_harness_s(tmp_path, command):
     assert by["tiny reverse"]["task.reversal"] == 1.0
     assert by["tiny sort"]["task.reversal"] is not None
     assert by["tiny base"]["task.reversal_n"] == 4
+
+
+def own_study(folder, **values):
+    """A study and a family of one's own: two models as they are, and their hidden states."""
+    rows = [
+        {"id": str(i), "instruction": e.prompt, "reference": e.answer}
+        for i, e in enumerate(tasks.examples("reverse", 6))
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "rows.jsonl").write_text(text)
+    (folder / "probes.jsonl").write_text(json.dumps({"id": "0", "text": "reverse: a b ="}) + "\n")
+    asked = {"names": ["exact"], "data": {"exact": "./rows.jsonl"}, "max_tokens": 12, "limit": 4}
+    asked |= {"chat_template": "none", "batch_size": 8}
+    content = {
+        "title": "mine",
+        "values": {
+            "models": [{"name": n, "model": str(pocket.path(n))} for n in ("reverse", "sort")],
+            "tasks": asked,
+            **values,
+        },
+        "parts": {
+            "one": {
+                "measure": {"mergeability": {"models": "$models", "probe": "./probes.jsonl"}},
+                "merges": [{"name": "{m}", "grid": {"m": "$models"}, "model": "{m.model}"}],
+                "stages": {"tasks": "$tasks"},
+            },
+            "two": {
+                "merges": [{"name": "again {m}", "grid": {"m": "$models"}, "model": "{m.model}"}],
+                "stages": {"tasks": "$tasks"},
+            },
+        },
+    }
+    (folder / "mine.yml").write_text(yaml.safe_dump(content))
+    (folder / "family.yml").write_text(yaml.safe_dump({"mine": {"tasks": asked}}))
+    return ("study", "run", "mine.yml", "--family", "family.yml", "--out", "run")
+
+
+@pytest.mark.usefixtures("needed")
+def test_a_study_of_ones_own_and_what_fails_in_it_is_not_the_end(tmp_path, command, refused):
+    order = own_study(tmp_path)
+    # The measure's probe file is the study's own, not under the family's folder as values are.
+    (tmp_path / "probes.jsonl").unlink()
+    answer = command(*order, "--json", "--part", "two", "--part", "one", "--part", "two")
+    assert answer.status == 1
+    told = json.loads(answer.out)
+    assert list(told["failed"]) == ["one: measures"]
+    assert told["configurations"] == 4, "each part once, in the study's order"
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "again sort" in page
+    other = [{"name": "add", "model": str(pocket.path("add"))}]
+    own_study(tmp_path, models=other)
+    assert "is a run of mine on other models" in refused(*order)
+
+
+def test_places_limits_and_groups_of_a_study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own_study(tmp_path)
+    asked = study.load("mine.yml", "family.yml")
+    assert asked.values["tasks"]["data"]["exact"] == str(tmp_path / "rows.jsonl")
+    sweep = study.part(asked, "two").sweep
+    assert study.limited(sweep, 500)["stages"]["tasks"]["limit"] == 4
+    assert study.limited(sweep, 2)["stages"]["tasks"]["limit"] == 2
+    said = {
+        "merges": [{"name": "a", "model": "org/a", "tasks": ["glue"]}],
+        "stages": {"tasks": {"names": ["glue", "gsm8k"]}},
+    }
+    assert spec.parse(said, "here").configurations[0].tasks[0] == "sst2"
+    (tmp_path / "family.yml").write_text("jobs: two\nmine: {}\n")
+    with pytest.raises(RecipeError, match="jobs is 'two'"):
+        study.load("mine.yml", "family.yml")

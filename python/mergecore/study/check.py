@@ -24,6 +24,12 @@ from mergecore.study.study import Study
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
 
+_WEIGHTS = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+    "pytorch_model.bin.index.json", "adapter_model.safetensors", "adapter_model.bin",
+)  # fmt: skip
+
+
 @dataclass
 class Check:
     """What was found out."""
@@ -121,9 +127,12 @@ def _in_cache(part: str, file: str) -> bool:
         return False
     from huggingface_hub import try_to_load_from_cache
 
-    kept = [try_to_load_from_cache(match["repo"], f, revision=match["revision"])
-            for f in (file, "adapter_config.json")]  # fmt: skip
-    return any(isinstance(place, str) for place in kept)
+    def is_kept(name: str) -> bool:
+        found = try_to_load_from_cache(match["repo"], name, revision=match["revision"])
+        return isinstance(found, str)
+
+    # A config alone may be there of an earlier look; the weights are what takes gigabytes.
+    return is_kept(file) and any(map(is_kept, _WEIGHTS))
 
 
 def _files(stages: Mapping[str, Any]) -> Iterator[str]:

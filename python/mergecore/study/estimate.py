@@ -55,14 +55,16 @@ def estimate(work: Work) -> Estimate:
         except (ModelError, ModelNotFoundError) as error:
             impossible[configuration.name] = str(error)
     writes = [entry[1] for entry in found.values()]
+    together = sum(sorted(writes)[-work.sweep.together :])
+    free = free_space(str(Path(work.run).absolute()))
     return Estimate(
         len(work.sweep.configurations),
         left,
         len(found),
         sum(entry[0] for entry in found.values()),
         sum(writes),
-        sum(writes) if work.sweep.keep else max(writes, default=0),
-        free_space(str(Path(work.run).absolute())),
+        sum(writes) if work.sweep.keep else max(max(writes, default=0), min(together, free // 2)),
+        free,
         max((entry[2] for entry in found.values()), default=0),
         left * statistics.mean(took) if took else None,
         impossible,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +25,11 @@ _SHOWN = 12
 def of(results: Results) -> list[Section]:
     """The sections of the study's own module, as far as its parts were run."""
     if results not in _known:
-        module = importlib.import_module(f"mergecore.study.papers.{results.about['name']}.page")
-        _known[results] = module.sections(results)
+        name = f"mergecore.study.papers.{results.about['name']}"
+        # A study of the user's own has its tables, and no page that reads them.
+        own = str(results.about["name"])
+        known = own.isidentifier() and importlib.util.find_spec(name) is not None
+        _known[results] = importlib.import_module(f"{name}.page").sections(results) if known else []
     return _known[results]
 
 
@@ -39,7 +43,8 @@ def page_of(results: Results) -> str:
     """The whole page."""
     about = results.about
     title = f"{about['name']}: {about['title']}"
-    said = [f"{about['paper']}, {about['url']}", str(about["about"]), f"Models: {about['family']}."]
+    paper = ", ".join(filter(None, (about["paper"], about["url"])))
+    said = [*filter(None, (paper, str(about["about"]))), f"Models: {about['family']}."]
     failed = [
         f"{part}: {row['configuration']} failed: {row['error']}"
         for part, row in results.everything()

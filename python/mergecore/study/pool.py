@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -88,11 +90,20 @@ def _begin(sweep: Sweep, place: Path, threads: int) -> None:
     from mergecore.study.sweep import judge_of
 
     os.environ["RAYON_NUM_THREADS"] = str(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(ImportError):
         import torch
 
         torch.set_num_threads(threads)
     _work.append(Work(sweep, place, judge_of(sweep.judging)))
+
+
+def _end_with_parent() -> None:
+    """A killed parent has no time to end its pool, and the next run must not meet its workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _configurations(group: list[Configuration]) -> dict[str, str]:

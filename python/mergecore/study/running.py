@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from mergecore import __version__
-from mergecore.errors import RecipeError
+from mergecore.errors import MergecoreError, OutputExistsError, RecipeError
 from mergecore.evaluate import stage
 from mergecore.evaluate.backends import need
 from mergecore.study import estimate as estimates
 from mergecore.study import measures, spec, study, sweep
 from mergecore.study.papers.collapse import replacement
 from mergecore.study.study import Part, Study
+from mergecore.study.work import in_one_line
 
 FILE = "study.json"
 """What says that a folder is a study's run."""
@@ -35,7 +36,7 @@ class Ran:
     out: str
     configurations: int
     failed: dict[str, str]
-    """Why, by part and name."""
+    """Why, by part, or part and name."""
     seconds: float
 
 
@@ -78,9 +79,9 @@ def run(
             f"{asked.root}: the models of {asked.family} are not here; {asked.made_by} makes them,"
             " or --models DIR says where they are"
         )
-    chosen = list(parts) or list(asked.parts)
-    for name in chosen:
+    for name in parts or asked.parts:
         ready(asked, name)
+    chosen = [name for name in asked.parts if not parts or name in parts]  # in the study's order
     failed: dict[str, str] = {}
     count = 0
 
@@ -91,9 +92,14 @@ def run(
         return lambda words: tell(f"{name} {words}")
 
     # What a part that is not run now has left stays.
-    told = {entry["name"]: entry for entry in _before(place).get("parts", [])}
+    told = {entry["name"]: entry for entry in _before(asked, place)}
     for name in chosen:
-        part = ready(asked, name, place)
+        try:
+            part = ready(asked, name, place)
+        except RecipeError as error:  # what it needs could not be found: the others go on
+            failed[name] = str(error)
+            tell(f"{name}: failed: {error}")
+            continue
         tell(f"{name}: {part.about}")
         swept = sweep.run(
             spec.parse(study.limited(part.sweep, limit), f"{asked.name}: {name}"),
@@ -107,12 +113,19 @@ def run(
         )
         count += swept.configurations
         failed |= {f"{name}: {who}": why for who, why in swept.failed.items()}
-        measured = [measures.measure(wanted, place, tell) for wanted in part.measures]
+        measured = []
+        for wanted in part.measures:
+            try:
+                measured.append(measures.measure(wanted, place, tell))
+            except (MergecoreError, OSError) as error:
+                failed[f"{name}: {wanted['of'] or 'measures'}"] = in_one_line(error)
+                tell(f"{name}: {wanted['of']}: failed: {in_one_line(error)}")
         told[name] = {
             "name": name, "about": part.about, "configurations": swept.configurations,
             "seconds": told.get(name, {}).get("seconds", 0) + swept.seconds, "measures": measured,
+            "limit": limit,
         }  # fmt: skip
-        _write(asked, place, [told[n] for n in asked.parts if n in told], limit)
+        _write(asked, place, [told[n] for n in asked.parts if n in told])
     return Ran(str(out), count, failed, time.perf_counter() - begun)
 
 
@@ -136,20 +149,32 @@ def ready(asked: Study, name: str, place: Path | None = None) -> Part:
     return study.part(asked, name, {needs: found})
 
 
-def _before(place: Path) -> dict[str, Any]:
+def _before(asked: Study, place: Path) -> list[dict[str, Any]]:
+    """The parts that a run of the same study on the same models has left.
+
+    Raises:
+        OutputExistsError: The folder is another study's run, or one on other models.
+    """
     try:
         found: dict[str, Any] = json.loads((place / FILE).read_text("utf-8"))
     except (OSError, ValueError):
-        return {}
-    return found
+        return []
+    same = json.loads(json.dumps(asked.written, default=str))
+    if (found.get("name"), found.get("values")) != (asked.name, same):
+        raise OutputExistsError(
+            f"{place}: is a run of {found.get('name')} on other models or with other settings"
+            f" ({found.get('family')}); give another --out"
+        )
+    parts: list[dict[str, Any]] = found["parts"]
+    return parts
 
 
-def _write(asked: Study, place: Path, parts: list[dict[str, Any]], limit: int | None) -> None:
+def _write(asked: Study, place: Path, parts: list[dict[str, Any]]) -> None:
     left_out = ("parts", "root", "written", "jobs")
     about = {key: value for key, value in asdict(asked).items() if key not in left_out}
     about["values"] = asked.written  # places on this machine are nobody else's business
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
-    content = {"mergecore": __version__, **about, "limit": limit, "machine": machine}
+    content = {"mergecore": __version__, **about, "machine": machine}
     text = json.dumps({**content, "parts": parts}, indent=2, ensure_ascii=False, default=str)
     place.mkdir(parents=True, exist_ok=True)
     stage.replace(place / FILE, (text + "\n").encode())

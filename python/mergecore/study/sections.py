@@ -95,7 +95,8 @@ def write_tables(sections: Iterable[Section], folder: Path) -> list[str]:
     found = []
     for table in (table for section in sections for table in section.tables):
         for ending, content in ((".csv", as_csv(table)), (".tex", as_latex(table))):
-            file = folder / f"{table.name}{ending}"
+            # Names of families may be hub ids.
+            file = folder / f"{table.name.replace('/', '-')}{ending}"
             try:
                 file.write_text(content, "utf-8")
             except OSError as error:

@@ -186,7 +186,8 @@ def _merges(
     labels = _mapping(entry.get("labels"), f"{here}: labels")
     found = []
     for point in ({**labels, **point} for point in points):
-        called = grid.filled(str(title), point, here) if title else grid.named(point)
+        # A title that is nothing but `{name}` becomes the value, which may be a mapping.
+        called = grid.text(grid.filled(str(title), point, here)) if title else grid.named(point)
         own = [_listed(grid.filled(document, point, here)) for document in documents]
         tested = _tested(grid.filled(entry.get("tasks"), point, here), f"{here}: tasks")
         if "model" in entry:
@@ -211,7 +212,8 @@ def _tested(given: Any, where: str) -> tuple[str, ...] | None:
     if given is None:
         return None
     flat = [n for one in _list(given, where) for n in (one if isinstance(one, list) else [one])]
-    return tuple(dict.fromkeys(_text(name, where) for name in flat))
+    named = dict.fromkeys(_text(name, where) for name in flat)
+    return tuple(part for name in named for part in GROUPS.get(name, (name,)))
 
 
 def _listed(document: Recipe) -> Recipe:

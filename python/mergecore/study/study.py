@@ -25,6 +25,8 @@ PAPER = "paper"
 """The family of the paper's own models."""
 _PAPERS = Path(__file__).with_name("papers")
 _FAMILIES = Path(__file__).with_name("families")
+_STORED = frozenset("answers rewards verdicts tasks merges recipes weights measures".split())
+"""Folders of a run beside those of its parts."""
 _PART = ("about", "for", "needs", "measure", "merges", "stages")
 
 
@@ -91,6 +93,8 @@ def load(name: str, family: str = PAPER, root: str | Path | None = None) -> Stud
     """
     path = _file(name, _PAPERS, names(), "study")
     content = recipes.load_mapping(path)
+    if odd := sorted(_STORED & set(content.get("parts") or ())):
+        raise RecipeError(f"{path}: a part cannot be called {odd[0]}: a run's results lie there")
     for key in ("title", "values", "parts"):
         if not content.get(key):
             raise RecipeError(f"{path}: has no {key}")
@@ -107,9 +111,15 @@ def load(name: str, family: str = PAPER, root: str | Path | None = None) -> Stud
             raise RecipeError(f"{file}: {path.stem}: {odd[0]!r} is no value of the study{hint}")
         values |= given
         variable = os.environ.get(str(other.get("variable")))
-        place = Path(variable or other.get("root") or file.parent).expanduser()
-        made_by, jobs = other.get("made_by"), int(other.get("jobs", 1))
-    place = place if root is None else Path(root).expanduser()
+        # The file's own folder is relative to the file, what the environment says to this one.
+        place = Path(variable or file.parent / Path(other.get("root") or "").expanduser())
+        place = place.expanduser()
+        made_by, jobs = other.get("made_by"), other.get("jobs", 1)
+        for key, value, kind in (("root", other.get("root", ""), str), ("jobs", jobs, int)):
+            if not isinstance(value, kind) or value == 0:
+                raise RecipeError(f"{file}: {key} is {value!r}, and is to be {kind.__name__}")
+    # Absolute, lest `./sft` become `sft`, which may read as a hub id.
+    place = (place if root is None else Path(root).expanduser()).absolute()
     return Study(
         path.stem, content["title"], str(content.get("paper", "")), str(content.get("url", "")),
         str(content.get("about", "")), family, _expanded(values),
@@ -140,6 +150,8 @@ def part(study: Study, name: str, more: Mapping[str, Any] | None = None) -> Part
     loop = said.get("for") or {None: None}
     (variable, over), *_ = loop.items()
     each = [None] if variable is None else _resolved(over, values, where)
+    if not isinstance(each, list):
+        raise RecipeError(f"{where}: for: {over} is to be a list")
     merges, measures = [], []
     for value in each:
         own = values if variable is None else {**values, variable: value}
@@ -163,8 +175,9 @@ def limited(sweep: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
     """A sweep of no more than so many prompts, and items of each task."""
     found = copy.deepcopy(dict(sweep))
     for stage in ("generate", "tasks"):
-        if limit is not None and stage in found["stages"]:
-            found["stages"][stage]["limit"] = limit
+        said = found["stages"].get(stage)
+        if limit is not None and isinstance(said, dict):
+            said["limit"] = min(limit, said.get("limit") or limit)
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -94,7 +95,10 @@ def run(
 
             failed |= pool.run(work, left, jobs, tell)
         else:
-            failed |= everything(work, left, tell)
+            try:
+                failed |= everything(work, left, tell)
+            finally:
+                gc.unfreeze()  # what `Work` froze for the sweep's time
         if not sweep.keep:
             # What an interrupted run has left.
             shutil.rmtree(shared / "weights", ignore_errors=True)

@@ -76,7 +76,7 @@ def row(work: Work, configuration: Configuration, failed: Mapping[str, str]) -> 
         "kind": "merge" if configuration.recipe else "model",
         "status": "failed" if error else "done",
         "error": error,
-        "point": json.dumps(configuration.point, ensure_ascii=False),
+        "point": json.dumps(configuration.point, ensure_ascii=False, default=str),
         "recipe": json.dumps(configuration.recipe, ensure_ascii=False, default=str),
         "parents": list(configuration.parents),
     }

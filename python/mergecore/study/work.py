@@ -25,7 +25,7 @@ from mergecore.errors import MergecoreError, ModelError, ModelNotFoundError
 from mergecore.evaluate import generate, loading, reward, rows, sanity, stage, verdicts
 from mergecore.evaluate.evaluation import once
 from mergecore.evaluate.rows import Row
-from mergecore.evaluate.tasks import GROUPS
+from mergecore.evaluate.tasks import GROUPS, HARNESS
 from mergecore.evaluate.tasks.request import Prepared, Request
 from mergecore.models import hub
 from mergecore.study import address
@@ -156,8 +156,8 @@ class Work:
         begun = time.perf_counter()
         try:
             reports = many.merge_many(requests, folders, overwrite=True)
-        except MergecoreError as error:
-            tell(f"merged one by one, as together they cannot be: {error}")
+        except Exception as error:  # `make` tries each alone, and says whose fault it is
+            tell(f"merged one by one, as together they cannot be: {in_one_line(error)}")
             return
         seconds = (time.perf_counter() - begun) / len(reports)
         for report, (_, configuration) in zip(reports, found.items(), strict=True):
@@ -251,6 +251,7 @@ class Work:
             return said
         of_group = {group for group, parts in GROUPS.items() if set(parts) & set(own)}
         wanted = {*own, *of_group, *(name.partition(":")[0] for name in own), ""}
+        wanted |= {name.removeprefix(HARNESS) for name in own}
         by_task: dict[str, Any] = {
             key: {name: value for name, value in said[key].items() if name in wanted}
             for key in ("data", "few_shot")
@@ -288,6 +289,10 @@ class Work:
             self._drop(folder)
             raise
         self._drop(folder)
+        if not gc.get_freeze_count():
+            # What is there now, modules above all, is not looked through again until the sweep's
+            # end: that takes 0.2 s, a sixth of a small model's time.
+            gc.freeze()
 
     def _merge(self, configuration: Configuration, folder: Path) -> dict[str, Any]:
         request = self._request(configuration, folder.name)
@@ -305,10 +310,6 @@ class Work:
 
     def _drop(self, folder: Path) -> None:
         gc.collect()
-        if not gc.get_freeze_count():
-            # What is there now, modules above all, stays: to look through it again takes 0.2 s, a
-            # sixth of the time that a small model's configuration takes.
-            gc.freeze()
         if not self.sweep.keep:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -336,9 +337,12 @@ class Work:
     def _check_tasks(self, said: dict[str, Any]) -> None:
         """What is wrong with tasks, packages and rows is said before the first merge."""
         first = self.sweep.configurations[0]
+        reference = first.model or next(iter(first.parents), None)
+        if reference is None:
+            return  # a recipe without models, which is refused as such
         # A model that is not to be had is that configuration's failure alone.
         with contextlib.suppress(ModelError, ModelNotFoundError):
-            Prepared(Request(first.model or first.parents[0], quiet=True, **said))
+            Prepared(Request(reference, quiet=True, **said))
 
     def _test(self, folder: Path, configuration: Configuration, file: Path) -> None:
         said = self._tasks_of(configuration)

@@ -63,9 +63,10 @@ def _in_folder(task: Task, given: dict[str, str]) -> list[str]:
     kind, _, own = task.name.partition(":")
     groups = {**GROUPS, **({kind: (own,)} if own and kind in OPEN else {})}
     for group, names in groups.items():
-        if group in given and (own or task.name) in names:
+        mine = own if group == kind and own else task.name
+        if group in given and mine in names:
             folder = Path(given[group]).expanduser()
-            found = [folder / f"{own or task.name}{ending}" for ending in _ENDINGS]
+            found = [folder / f"{mine}{ending}" for ending in _ENDINGS]
             there = [str(path) for path in found if path.is_file()]
             if not there:
                 raise RecipeError(f"{folder}: has no {found[0].name}, nor .csv, .tsv or .parquet")

@@ -80,10 +80,12 @@ def apart(results: Results, one: tuple[str, str], other: tuple[str, str]) -> Apa
     values = [{row["id"]: float(row["reward"]) for row in own[0]} for own in rows]
     shared = [i for i in values[0] if i in values[1]]
     differences = [values[0][i] - values[1][i] for i in shared]
-    low, high = found["reward"]["interval"] or (float("nan"),) * 2
+    nothing = float("nan")
+    reward = found["reward"] or {"mean": nothing, "interval": None}
+    low, high = reward["interval"] or (nothing, nothing)
     flips = found["degeneration"] or {"first_only": 0, "second_only": 0, "p": 1.0}
     return Apart(
-        found["reward"]["mean"], low, high, _paired(differences),
+        reward["mean"], low, high, _paired(differences),
         flips["first_only"], flips["second_only"], flips["p"],
     )  # fmt: skip
 
