@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,17 +49,15 @@ def report(
     from mergecore.study import report as reports
 
     place = Path(out) if out else Path(run).expanduser() / "report.html"
-    drawn = Path(figures) if figures else None
+    load: Any = reports.load
+    page_of: Any = reports.page_of
+    write: Any = drawing.write
     if (Path(run).expanduser() / running.FILE).exists():
-        study = results.load(run)
-        page.check(place)
-        page.write(findings.page_of(study), place)
-        written = findings.write(study, drawn, formats) if drawn else []
-    else:
-        found = reports.load(run)
-        page.check(place)
-        page.write(reports.page_of(found), place)
-        written = drawing.write(found, drawn, formats) if drawn else []
+        load, page_of, write = results.load, findings.page_of, findings.write
+    found = load(run)
+    page.check(place)
+    page.write(page_of(found), place)
+    written = write(found, Path(figures), formats) if figures else []
     if as_json:
         terminal.object_as_json({"page": str(place), "figures": written})
     elif not quiet:

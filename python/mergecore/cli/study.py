@@ -74,7 +74,8 @@ def show(name: str, family: str, models: str | None, as_json: bool, quiet: bool)
         stages = [*part.sweep["stages"], *(k for m in part.measures for k in m if k != "of")]
         found.append((key, len(entries), list(dict.fromkeys(stages)), part.about))
     if as_json:
-        parts = [dict(zip(("name", "configurations", "stages", "about"), p)) for p in found]  # noqa: B905
+        keys = ("name", "configurations", "stages", "about")
+        parts = [dict(zip(keys, part, strict=True)) for part in found]
         terminal.object_as_json({"name": asked.name, "title": asked.title, "parts": parts})
     elif not quiet:
         terminal.facts(

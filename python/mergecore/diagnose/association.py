@@ -74,20 +74,21 @@ def mantel(a: Floats, b: Floats, permutations: int = 9999, seed: int = 42) -> As
         seed: Of the draw.
     """
     upper = np.triu_indices(len(a), 1)
-    x, y = _standard(np.asarray(a)[upper]), np.asarray(b, np.float64)
+    x, y = standard(np.asarray(a)[upper]), np.asarray(b, np.float64)
     if np.isnan(x).any() or np.isnan(y[upper]).any():
         return Association(float("nan"), float("nan"))
     rng = np.random.default_rng(seed)
-    r = float(x @ _standard(y[upper]))
+    r = float(x @ standard(y[upper]))
     as_strong = 1
     for _ in range(permutations):
         order = rng.permutation(len(y))
-        permuted = float(x @ _standard(y[np.ix_(order, order)][upper]))
+        permuted = float(x @ standard(y[np.ix_(order, order)][upper]))
         as_strong += abs(permuted) >= abs(r) - 1e-12
     return Association(r, as_strong / (permutations + 1))
 
 
-def _standard(values: Floats) -> Floats:
+def standard(values: Floats) -> Floats:
+    """The values less their mean, of length 1; zeros where they are all the same."""
     centered = values - values.mean()
     length = np.linalg.norm(centered)
     return np.asarray(centered / length if length else centered, np.float64)

@@ -16,6 +16,10 @@ from mergecore.errors import ModelError, ModelNotFoundError
 from mergecore.models import reference as references
 
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_WEIGHTS = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+    "pytorch_model.bin.index.json", "adapter_model.safetensors", "adapter_model.bin",
+)  # fmt: skip
 
 
 def locate_both(reference: str, *, quiet: bool = False) -> tuple[Path, Path | None]:
@@ -70,6 +74,26 @@ def locate(
 def is_hub_id(reference: str) -> bool:
     """Whether a reference that is not a local path reads as `org/name[@revision]`."""
     return _HUB_ID.fullmatch(reference) is not None and not _looks_local(reference)
+
+
+def is_here(reference: str, config: str = "config.json") -> bool:
+    """Whether a model, or an adapter by its config's name, need not be fetched. Never downloads.
+
+    In the hub's cache a config alone may be there of an earlier look; the weights are what takes
+    gigabytes.
+    """
+    if Path(reference).expanduser().exists():
+        return True
+    match = _HUB_ID.fullmatch(reference)
+    if match is None or _looks_local(reference):
+        return False
+    from huggingface_hub import try_to_load_from_cache
+
+    def is_kept(file: str) -> bool:
+        found = try_to_load_from_cache(match["repo"], file, revision=match["revision"])
+        return isinstance(found, str)
+
+    return is_kept(config) and any(map(is_kept, _WEIGHTS))
 
 
 def is_known(reference: str) -> bool:

@@ -6,7 +6,6 @@ they are there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +19,6 @@ from mergecore.models.reference import split
 from mergecore.study import running, spec, work
 from mergecore.study.spec import Configuration
 from mergecore.study.study import Study
-
-_HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-
-
-_WEIGHTS = (
-    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
-    "pytorch_model.bin.index.json", "adapter_model.safetensors", "adapter_model.bin",
-)  # fmt: skip
 
 
 @dataclass
@@ -114,25 +105,7 @@ def _look(found: Check, asked: Study, wanted: Mapping[str, None], files: list[st
 def _is_here(reference: str) -> bool:
     """Whether a model, and the adapter on it, need not be fetched."""
     model, adapter = split(reference)
-    parts = [(model, "config.json")]
-    parts += [(adapter, "adapter_config.json")] if adapter is not None else []
-    return all(_in_cache(part, file) for part, file in parts)
-
-
-def _in_cache(part: str, file: str) -> bool:
-    if Path(part).expanduser().exists():
-        return True
-    match = _HUB_ID.fullmatch(part)
-    if match is None or not hub.is_hub_id(part):
-        return False
-    from huggingface_hub import try_to_load_from_cache
-
-    def is_kept(name: str) -> bool:
-        found = try_to_load_from_cache(match["repo"], name, revision=match["revision"])
-        return isinstance(found, str)
-
-    # A config alone may be there of an earlier look; the weights are what takes gigabytes.
-    return is_kept(file) and any(map(is_kept, _WEIGHTS))
+    return hub.is_here(model) and (adapter is None or hub.is_here(adapter, "adapter_config.json"))
 
 
 def _files(stages: Mapping[str, Any]) -> Iterator[str]:

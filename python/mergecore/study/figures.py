@@ -16,7 +16,6 @@ from mergecore.page import Chart
 if TYPE_CHECKING:
     from mergecore.study.report import Run
 
-FORMATS = ("svg", "png", "pdf")
 _MEASURES = {
     "reward": "mean reward",
     "degeneration_of_lowest": "degenerate, of the 100 of lowest reward",

@@ -12,7 +12,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from mergecore import page
-from mergecore.page import Chart
 from mergecore.study import figures, report, sections
 from mergecore.study.results import Results
 from mergecore.study.sections import Section
@@ -31,12 +30,6 @@ def of(results: Results) -> list[Section]:
         known = own.isidentifier() and importlib.util.find_spec(name) is not None
         _known[results] = importlib.import_module(f"{name}.page").sections(results) if known else []
     return _known[results]
-
-
-def charts(results: Results) -> Iterator[Chart]:
-    """Every figure."""
-    for section in of(results):
-        yield from section.charts
 
 
 def page_of(results: Results) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergecore.diagnose import association
-from mergecore.diagnose.association import Association, scipy_stats
+from mergecore.diagnose.association import Association, scipy_stats, standard
 
 Floats = NDArray[np.float64]
 
@@ -152,7 +152,7 @@ def trend(x: Sequence[float | None], y: Sequence[float | None]) -> Trend:
 
 def permuted(x: Sequence[float], y: Sequence[float], seed: int = 42) -> float:
     """How many orders of y correlate with x as strongly: all are counted of up to eight values."""
-    one, other = _standard(np.asarray(x, np.float64)), _standard(np.asarray(y, np.float64))
+    one, other = standard(np.asarray(x, np.float64)), standard(np.asarray(y, np.float64))
     r = abs(float(one @ other))
     return float((np.abs(other[_orders(len(one), seed)] @ one) >= r - 1e-12).mean())
 
@@ -167,9 +167,9 @@ def mantel(a: Floats, b: Floats, seed: int = 42) -> Association:
     orders = _orders(len(y), seed)
     # The permuted pairs are the same numbers in another order: mean and length stay.
     others = y[orders[:, upper[0]], orders[:, upper[1]]] - y[upper].mean()
-    one = _standard(x)
+    one = standard(x)
     every = others @ one / np.linalg.norm(y[upper] - y[upper].mean())
-    r = float(one @ _standard(y[upper]))
+    r = float(one @ standard(y[upper]))
     return Association(r, float((np.abs(every) >= abs(r) - 1e-12).mean()))
 
 
@@ -181,11 +181,6 @@ def _orders(count: int, seed: int) -> NDArray[np.intp]:
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(count) for _ in range(_DRAWN)]
     return np.array([np.arange(count), *drawn], np.intp)
-
-
-def _standard(values: Floats) -> Floats:
-    centered = values - values.mean()
-    return np.asarray(centered / np.linalg.norm(centered), np.float64)
 
 
 def _effect(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import shutil
 import time
@@ -137,17 +138,20 @@ class Work:
         if most < 2 or not self._can_wait(configurations[0]):
             return
         first = configurations[0]
+        found = {self.weights(first): first}
+        for configuration in configurations[1:]:
+            if len(found) >= most:
+                break
+            if set(configuration.parents) & set(first.parents) and self._can_wait(configuration):
+                found.setdefault(self.weights(configuration), configuration)
+        if len(found) < 2:
+            return
         try:
             _, size, _ = planned(first)
         except MergecoreError:
             return
         room = free_space(str(self.run.absolute())) // 2 // max(size, 1)
-        found = {self.weights(first): first}
-        for configuration in configurations[1:]:
-            if len(found) >= min(most, room):
-                break
-            if set(configuration.parents) & set(first.parents) and self._can_wait(configuration):
-                found.setdefault(self.weights(configuration), configuration)
+        found = dict(itertools.islice(found.items(), room))
         if len(found) < 2:
             return
         requests = [self._request(c, address) for address, c in found.items()]
