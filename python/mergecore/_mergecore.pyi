@@ -1,7 +1,7 @@
 """The compiled engine. It takes and gives JSON; the Python files around it give that its types."""
 
 from collections.abc import Callable
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 from numpy import bool_, uint8
 from numpy.typing import NDArray
@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 _Tensors: TypeAlias = dict[str, tuple[str, list[int], NDArray[uint8]]]
 
 __all__ = [
+    "Bytes",
     "Claim",
     "Opened",
     "Plan",
+    "Stream",
     "__version__",
     "check_outputs",
     "checkpoint",
@@ -71,6 +73,11 @@ def free_space(path: str) -> int: ...
 def random_mask(seed: int, name: str, model: int, density: float, out: NDArray[bool_]) -> None: ...
 
 @final
+class Bytes:
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+@final
 class Claim: ...
 
 @final
@@ -95,6 +102,7 @@ class Plan:
     ) -> Plan: ...
     def summary(self) -> str: ...
     def steps(self) -> str: ...
+    def tensors(self) -> str: ...
     def geometry(self, progress: Callable[[int, int], None] | None = None) -> str: ...
     def is_made(self, out: str, side_files: list[tuple[str, bytes | str]]) -> bool: ...
     def run(
@@ -104,3 +112,10 @@ class Plan:
         overwrite: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> str: ...
+
+@final
+class Stream:
+    def __new__(cls, plan: Plan, ahead: int) -> Stream: ...
+    def next(self) -> tuple[int, Bytes] | None: ...
+    def report(self) -> str | None: ...
+    def digest(self) -> str | None: ...

@@ -1,4 +1,5 @@
-"""How do arrays in memory reach the engine? As views of their bytes, never as copies of them.
+"""How do arrays in memory reach the engine, and how do its tensors come out? As views of their
+bytes, never as copies of them.
 
 Three kinds are known: NumPy arrays, with ml_dtypes' bfloat16; torch tensors on the CPU, bfloat16
 included; and nothing else. torch is asked about only if the caller has imported it already.
@@ -11,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from mergecore.errors import ModelError
+from mergecore.errors import ModelError, RecipeError
 
 View: TypeAlias = tuple[str, list[int], np.ndarray[Any, np.dtype[np.uint8]]]
 """dtype name, shape, and a flat contiguous view of the bytes."""
@@ -64,7 +65,40 @@ def dtype_name(dtype: object) -> str:
     return name
 
 
+class Framework(Protocol):
+    """What makes tensors of bytes."""
+
+    def check(self, dtype: str) -> None:
+        """Refuses a dtype that it does not have."""
+
+    def made(self, flat: Any, dtype: str, shape: tuple[int, ...]) -> Any:
+        """A tensor on the memory of a flat array of uint8."""
+
+
+def framework(name: str) -> Framework:
+    """What makes NumPy arrays (`np`) or torch tensors (`pt`).
+
+    Raises:
+        RecipeError: Another name; or torch is not installed.
+    """
+    if name == "np":
+        return _Numpy()
+    if name != "pt":
+        raise RecipeError(f'framework is "np" or "pt", not {name!r}')
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise RecipeError("torch is not installed: pip install 'mergecore[torch]'") from error
+    return _Torch()
+
+
 class _Numpy:
+    def check(self, dtype: str) -> None:
+        _numpy_dtype(dtype, np.dtype(np.uint8))
+
+    def made(self, flat: Any, dtype: str, shape: tuple[int, ...]) -> Any:
+        return flat.view(_numpy_dtype(dtype, flat.dtype)).reshape(shape)
+
     def dtype_name(self, array: Any) -> str:
         return str(array.dtype.name)
 
@@ -85,6 +119,13 @@ class _Numpy:
 
 
 class _Torch:
+    def check(self, dtype: str) -> None:
+        """It has them all."""
+
+    def made(self, flat: Any, dtype: str, shape: tuple[int, ...]) -> Any:
+        torch = sys.modules["torch"]
+        return torch.from_numpy(flat).view(getattr(torch, dtype)).reshape(shape)
+
     def dtype_name(self, array: Any) -> str:
         return str(array.dtype).removeprefix("torch.")
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mergecore.evaluate.backends import address, is_installed
 from mergecore.models import hub
+
+if TYPE_CHECKING:
+    from mergecore.evaluate.backends.transformers import Load
+    from mergecore.streaming import Stream
 
 Made: TypeAlias = tuple[Callable[[], Any], dict[str, Any]]
 """What makes a backend or a reward model, and what of the request decides its rows."""
@@ -37,8 +41,14 @@ def backend_of(
     dtype: str | None,
     device: str | None,
     chat_template: str | None,
+    load: Load | None = None,
+    merged: Callable[[], Stream] | None = None,
 ) -> Made:
-    """What answers."""
+    """What answers.
+
+    `load` gives transformers the model, and `merged` its weights to vLLM, if the folder `model` has
+    none.
+    """
     if base_url is not None:
         from mergecore.evaluate.backends.openai import Server
 
@@ -46,14 +56,14 @@ def backend_of(
             "base_url": address(base_url)
         }
     from mergecore.evaluate.backends.transformers import Transformers
-    from mergecore.evaluate.backends.vllm import Vllm
+    from mergecore.evaluate.backends.vllm import VllmEngine
 
     folder, name, about = _located(model, backend, dtype, chat_template, quiet)
+    own: dict[str, Any] = {"template": chat_template, "dtype": dtype}
     if name == "vllm":
-        return lambda: Vllm(folder, model, template=chat_template, dtype=dtype), about
-    return lambda: Transformers(
-        folder, model, template=chat_template, dtype=dtype, device=device, batch_size=batch_size
-    ), about
+        return lambda: VllmEngine(folder, model, **own, merged=merged and merged()), about
+    own |= {"device": device, "batch_size": batch_size, "model": load}
+    return lambda: Transformers(folder, model, **own), about
 
 
 def scorer_of(

@@ -16,13 +16,16 @@ from mergecore.models import anatomy
 _TEXT = "The quick brown fox jumps over the lazy dog, 1 2 3: ok?\nYes."
 
 
-def check(folder: Path, reference: str, template: str | None = None) -> Chat:
+def check(
+    folder: Path, reference: str, template: str | None = None, rows: int | None = None
+) -> Chat:
     """Checks tokenizer, embedding rows, end of text and chat template; reads headers only.
 
     Args:
         folder: The model's folder.
         reference: What messages call it.
         template: As in `Chat`.
+        rows: Of its embedding; those of the weights in the folder if None.
 
     Returns:
         The tokenizer and template.
@@ -32,7 +35,7 @@ def check(folder: Path, reference: str, template: str | None = None) -> Chat:
     """
     chat = Chat(folder, reference, template)
     tokenizer = chat.tokenizer
-    rows = anatomy.describe(folder)["vocabulary_rows"]
+    rows = anatomy.describe(folder)["vocabulary_rows"] if rows is None else rows
     last = max(tokenizer.get_vocab().values())
     if rows is not None and last >= rows:
         raise ModelError(

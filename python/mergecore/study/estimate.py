@@ -51,19 +51,21 @@ def estimate(work: Work) -> Estimate:
             merge = work.merge(configuration)
             wanted = work.needs_weights(configuration)
             if merge is not None and wanted and merge.stem not in found:
-                found[merge.stem] = planned(configuration)
+                reads, writes, memory = planned(configuration)
+                writes = 0 if work.streams(configuration) else writes
+                found[merge.stem] = (reads, writes, memory)
         except (ModelError, ModelNotFoundError) as error:
             impossible[configuration.name] = str(error)
-    writes = [entry[1] for entry in found.values()]
-    together = sum(sorted(writes)[-work.sweep.together :])
+    writing = [entry[1] for entry in found.values()]
+    together = sum(sorted(writing)[-work.sweep.together :])
     free = free_space(str(Path(work.run).absolute()))
     return Estimate(
         len(work.sweep.configurations),
         left,
         len(found),
         sum(entry[0] for entry in found.values()),
-        sum(writes),
-        sum(writes) if work.sweep.keep else max(max(writes, default=0), min(together, free // 2)),
+        sum(writing),
+        sum(writing) if work.sweep.keep else max(max(writing, default=0), min(together, free // 2)),
         free,
         max((entry[2] for entry in found.values()), default=0),
         left * statistics.mean(took) if took else None,

@@ -18,7 +18,10 @@ from mergecore.models.reference import each_part, split
 from mergecore.recipe import Recipe
 from mergecore.study import grid
 
-_KEYS = ("name", "models", "evaluate", "merges", "stages", "keep", "together", "resources")
+_KEYS = (
+    *("name", "models", "evaluate", "merges", "stages"),
+    *("stream", "keep", "together", "resources"),
+)
 _BACKENDS = ("auto", "vllm", "transformers")
 _LEAST = {"batch_size": 1, "concurrency": 1, "cpus": 0, "gpus": 0, "memory": 1, "limit": 1}
 # What of a request for tasks is the sweep's to say.
@@ -106,6 +109,8 @@ class Sweep:
     """What `mergecore tasks` is told."""
     keep: bool = False
     """Whether merged weights are kept."""
+    stream: bool = True
+    """Whether merges go into the model's memory, and not into a folder, where they can."""
     together: int = 4
     """How many merges are made in one reading of the models that they share, at the most: fewer
     where they would take more than half of the free disk."""
@@ -148,6 +153,7 @@ def parse(content: Mapping[str, Any], where: str) -> Sweep:
         found,
         **done,
         keep=_flag(content.get("keep", False), f"{where}: keep"),
+        stream=_flag(content.get("stream", True), f"{where}: stream"),
         together=_count(content.get("together"), f"{where}: together") or Sweep.together,
         resources=_made(Resources, content.get("resources"), f"{where}: resources"),
     )

@@ -116,7 +116,7 @@ def everything(
 ) -> dict[str, str]:
     """All stages of these configurations; why some failed, by name."""
     failed: dict[str, str] = {}
-    for step in (work.make, work.score, work.judge_it):
+    for step in (work.make, work.test, work.score, work.judge_it):
         left = [c for c in configurations if c.name not in failed]
         for number, configuration in enumerate(left, start=1):
             title = f"[{number}/{len(left)}] {configuration.name}"
@@ -124,6 +124,10 @@ def everything(
                 work.merge_ahead(left[number - 1 :], _titled(title, tell))
             if reason := _tried(step, configuration, title, tell):
                 failed[configuration.name] = reason
+        if step == work.make:
+            for name, reason in work.check_served().items():
+                tell(f"{name}: failed: {reason}")
+                failed[name] = reason
     return failed
 
 

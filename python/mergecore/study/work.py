@@ -7,6 +7,7 @@ over.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import gc
 import itertools
@@ -19,17 +20,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mergecore import chain, documents, many, merging
+from mergecore import chain, documents, many, merging, streaming
 from mergecore import recipe as recipes
 from mergecore._mergecore import free_space
-from mergecore.errors import MergecoreError, ModelError, ModelNotFoundError
+from mergecore.errors import MergecoreError, ModelError, ModelNotFoundError, RunError
 from mergecore.evaluate import generate, loading, reward, rows, sanity, stage, verdicts
+from mergecore.evaluate.backends import Backend, NotTakenError
 from mergecore.evaluate.evaluation import once
 from mergecore.evaluate.rows import Row
 from mergecore.evaluate.tasks import GROUPS, HARNESS
 from mergecore.evaluate.tasks.request import Prepared, Request
+from mergecore.merging import MergeReport
 from mergecore.models import hub
-from mergecore.study import address
+from mergecore.streaming import Stream
+from mergecore.study import address, serving
+from mergecore.study.serving import Serving, Subject
 from mergecore.study.spec import Configuration, Loading, Sweep
 
 Announce = Callable[[str], Any]
@@ -50,6 +55,8 @@ class Work:
             MergecoreError: They cannot be read, or the reward model is not to be had.
         """
         self.sweep, self.run, self.judge = sweep, run, judge
+        self.serving = Serving()
+        self._streams = sweep.stream
         answers = sweep.answers
         every = rows.prompts(answers.prompts) if answers else []
         self.prompts = every[: answers.limit] if answers else []
@@ -119,14 +126,58 @@ class Work:
         """
         if not self.needs_weights(configuration):
             return
-        answers, tasks = self.answers(configuration), self.tasks(configuration)
-        with self._weights(configuration, tell) as folder:
+        try:
+            self._make(configuration, tell)
+        except NotTakenError as error:
+            # What no running engine takes may still be loaded from a folder.
+            tell(f"{error}: merged into folders from here on")
+            self.serving.drop()
+            self._streams = False
+            self._make(configuration, tell)
+
+    def _make(self, configuration: Configuration, tell: Announce) -> None:
+        answers, merge = self.answers(configuration), self.merge(configuration)
+        with self._subject(configuration, tell) as subject:
             if answers is not None and not self.is_whole(answers, self.prompts):
                 tell("answers")
-                self._answer(folder, configuration, answers, tell)
-            if tasks is not None and not self.is_whole(tasks):
-                tell("tasks")
-                self._test(folder, configuration, tasks)
+                self._answer(subject, configuration, answers, tell)
+            if self.serving.engine is None:  # two at a time may not fit into a GPU
+                self._test_if_wanted(subject, configuration, tell)
+                if merge is not None and not merge.exists() and subject.merged is not None:
+                    collections.deque(subject.merged(), maxlen=0)  # for what its report says
+
+    def test(self, configuration: Configuration, tell: Announce) -> None:
+        """Gives it the tasks that had to wait until vLLM was done with the answers of all.
+
+        Raises:
+            MergecoreError: As the merge and the stage say.
+        """
+        self.serving.drop()
+        if self.needs_weights(configuration):
+            with self._subject(configuration, tell) as subject:
+                self._test_if_wanted(subject, configuration, tell)
+
+    def check_served(self) -> dict[str, str]:
+        """Whether the engine that took one merge after the other still knows the first.
+
+        Returns:
+            If not: why, by configuration; what it has answered for them is deleted.
+        """
+        try:
+            self.serving.check()
+        except RunError as error:
+            answered = self.serving.answered
+            for configuration in self.sweep.configurations:
+                file = self.answers(configuration) if configuration.name in answered else None
+                if file is not None:
+                    _note(file).unlink(missing_ok=True)
+                    file.unlink(missing_ok=True)
+            return dict.fromkeys(answered, f"{error}, with stream: false")
+        return {}
+
+    def streams(self, configuration: Configuration) -> bool:
+        """Whether a configuration's merge is written nowhere: one document, and not kept."""
+        return self._streams and not self.sweep.keep and len(configuration.recipe) == 1
 
     def merge_ahead(self, configurations: Sequence[Configuration], tell: Announce) -> None:
         """Merges the first of these, and the next that share its models, in one reading of them.
@@ -174,7 +225,8 @@ class Work:
         try:
             folder = self.run / "weights" / self.weights(configuration)
             return (
-                len(configuration.recipe) == 1
+                not self.streams(configuration)
+                and len(configuration.recipe) == 1
                 and self.needs_weights(configuration)
                 and not (folder / "mergecore.json").exists()
             )
@@ -275,10 +327,38 @@ class Work:
         return once(make), {**about, "weights": self._of_scorer}
 
     @contextlib.contextmanager
-    def _weights(self, configuration: Configuration, tell: Announce) -> Iterator[Path]:
+    def _subject(self, configuration: Configuration, tell: Announce) -> Iterator[Subject]:
         if configuration.model is not None:
-            yield hub.locate(configuration.model, quiet=True)
-            return
+            yield Subject(configuration.name, hub.locate(configuration.model, quiet=True))
+        elif self.streams(configuration):
+            yield self._merged_into_memory(configuration, tell)
+        else:
+            with self._weights(configuration, tell) as folder:
+                yield Subject(configuration.name, folder)
+        if not gc.get_freeze_count():
+            # What is there now, modules above all, is not looked through again until the sweep's
+            # end: that takes 0.2 s, a sixth of a small model's time.
+            gc.freeze()
+
+    def _merged_into_memory(self, configuration: Configuration, tell: Announce) -> Subject:
+        request = self._request(configuration, self.weights(configuration))
+        prepared = streaming.prepared(request)
+        about = self.merge(configuration)
+        assert about is not None
+
+        def note(report: MergeReport) -> None:
+            _write(about, json.dumps(asdict(report)))
+
+        def merged() -> Stream:
+            tell("merge")
+            return Stream(prepared, "pt", tell=note)
+
+        folder = serving.write_side_files(prepared, self.run / "weights")
+        rows_of_embedding = prepared.summary["vocabulary_rows"]
+        return Subject(configuration.name, folder, merged, rows_of_embedding)
+
+    @contextlib.contextmanager
+    def _weights(self, configuration: Configuration, tell: Announce) -> Iterator[Path]:
         folder = self.run / "weights" / self.weights(configuration)
         about = self.merge(configuration)
         assert about is not None
@@ -293,10 +373,6 @@ class Work:
             self._drop(folder)
             raise
         self._drop(folder)
-        if not gc.get_freeze_count():
-            # What is there now, modules above all, is not looked through again until the sweep's
-            # end: that takes 0.2 s, a sixth of a small model's time.
-            gc.freeze()
 
     def _merge(self, configuration: Configuration, folder: Path) -> dict[str, Any]:
         request = self._request(configuration, folder.name)
@@ -318,17 +394,22 @@ class Work:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _answer(
-        self, folder: Path, configuration: Configuration, file: Path, tell: Announce
+        self, subject: Subject, configuration: Configuration, file: Path, tell: Announce
     ) -> None:
         said = self.sweep.answers
         assert said is not None
         by = said.loading
-        sanity.check(folder, configuration.name, by.chat_template)
-        make, about = loading.backend_of(
-            str(folder), None, by.batch_size, True,
+        sanity.check(subject.folder, configuration.name, by.chat_template, subject.rows)
+        start, about = loading.backend_of(
+            str(subject.folder), None, by.batch_size, True,
             backend=by.backend, dtype=by.dtype, device=by.device, chat_template=by.chat_template,
+            load=subject.merged and subject.load, merged=subject.merged,
         )  # fmt: skip
         about["weights"] = self.weights(configuration)  # merged again, they are the same
+
+        def make() -> Backend:
+            return self.serving.backend(subject, start)
+
         asked = (self.weights(configuration), self.prompts, file, make, said.decoding)
         with self._noted(file, self.prompts) as note:
             try:
@@ -348,12 +429,17 @@ class Work:
         with contextlib.suppress(ModelError, ModelNotFoundError):
             Prepared(Request(reference, quiet=True, **said))
 
-    def _test(self, folder: Path, configuration: Configuration, file: Path) -> None:
-        said = self._tasks_of(configuration)
-        assert said is not None
-        request = Request(str(folder), out=str(file), quiet=True, **said)
+    def _test_if_wanted(
+        self, subject: Subject, configuration: Configuration, tell: Announce
+    ) -> None:
+        file, said = self.tasks(configuration), self._tasks_of(configuration)
+        if file is None or said is None or self.is_whole(file):
+            return
+        tell("tasks")
+        request = Request(str(subject.folder), out=str(file), quiet=True, **said)
         with self._noted(file) as note:
-            tested = Prepared(request).run(about={"weights": self.weights(configuration)})
+            prepared = Prepared(request, subject.load if subject.merged else None)
+            tested = prepared.run(about={"weights": self.weights(configuration)})
             note["tasks"] = tested.tasks
 
     @contextlib.contextmanager

@@ -119,6 +119,42 @@ impl Arrays {
     }
 }
 
+/// Bytes that the engine made, as NumPy takes them: `numpy.asarray` looks at them in place and keeps this object alive.
+#[pyclass(frozen)]
+pub struct Bytes {
+    /// Of a box that was turned into its address, so that nothing in Rust has a reference to what Python may write to.
+    address: usize,
+    length: usize,
+}
+
+impl Bytes {
+    pub fn new(bytes: Vec<u8>) -> Bytes {
+        let length = bytes.len();
+        Bytes { address: Box::into_raw(bytes.into_boxed_slice()) as *mut u8 as usize, length }
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        let slice = std::ptr::slice_from_raw_parts_mut(self.address as *mut u8, self.length);
+        // SAFETY: address and length are those of the box that `new` has given up, which is made a box again this once.
+        drop(unsafe { Box::from_raw(slice) });
+    }
+}
+
+#[pymethods]
+impl Bytes {
+    #[getter]
+    fn __array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let interface = PyDict::new(py);
+        interface.set_item("version", 3)?;
+        interface.set_item("typestr", "|u1")?;
+        interface.set_item("shape", (self.length,))?;
+        interface.set_item("data", (self.address, false))?;
+        Ok(interface)
+    }
+}
+
 /// (name, content as bytes | path of a file to copy) pairs.
 pub struct SideFiles(pub Vec<(String, SideFile)>);
 

@@ -20,6 +20,7 @@ use serde_json::json;
 
 mod convert;
 mod enter;
+mod stream;
 
 use convert::{Arrays, Inputs, Rows, SideFiles};
 use enter::{enter, raise};
@@ -103,6 +104,10 @@ impl Plan {
 
     fn steps(&self) -> String {
         report::steps(&self.plan).to_string()
+    }
+
+    fn tensors(&self) -> String {
+        report::tensors(&self.plan).to_string()
     }
 
     #[pyo3(signature = (progress = None))]
@@ -273,7 +278,9 @@ fn _mergecore(module: &Bound<PyModule>) -> PyResult<()> {
     module.add("__version__", report::VERSION)?;
     module.add_class::<Plan>()?;
     module.add_class::<Opened>()?;
+    module.add_class::<stream::Stream>()?;
     module.add_class::<Claim>()?;
+    module.add_class::<convert::Bytes>()?;
     module.add_function(wrap_pyfunction!(registry, module)?)?;
     module.add_function(wrap_pyfunction!(modifiers, module)?)?;
     module.add_function(wrap_pyfunction!(recipe_models, module)?)?;

@@ -214,6 +214,7 @@ pub fn summary(plan: &Plan, layout: &Layout, threads: usize, memory_bytes: u64) 
         "vocabulary": plan.vocabulary.as_ref().map(Vocabulary::account),
         "matrices": matrices(plan),
         "layers": plan.layers(),
+        "vocabulary_rows": names::embedding(plan.jobs.iter().map(|job| &job.name)).and_then(|name| rows(plan, name)),
         "stacks": plan.stacks().iter().map(stack).collect::<Vec<_>>(),
         "files": layout.files.iter().map(|f| json!({"name": f.name, "bytes": f.bytes})).collect::<Vec<_>>(),
         "ignored": plan.ignored,
@@ -223,6 +224,10 @@ pub fn summary(plan: &Plan, layout: &Layout, threads: usize, memory_bytes: u64) 
     });
     extend(&mut summary, request(plan));
     summary
+}
+
+fn rows(plan: &Plan, name: &str) -> Option<u64> {
+    plan.jobs.iter().find(|job| job.name == name).and_then(|job| job.shape.first().copied())
 }
 
 /// How many tensors are merged or modified as matrices, how many matrices those are, and the largest; null where none could be.
@@ -256,6 +261,11 @@ pub fn steps(plan: &Plan) -> Json {
         })
     };
     json!(plan.jobs.iter().map(step).collect::<Vec<_>>())
+}
+
+/// Name, type and shape of every tensor of the output, in the order in which it is read.
+pub fn tensors(plan: &Plan) -> Json {
+    json!(plan.jobs.iter().map(|job| json!([job.name, job.dtype.name(), job.shape])).collect::<Vec<_>>())
 }
 
 /// The request as it was understood: the part that summaries and reports share.
@@ -343,6 +353,11 @@ impl Report {
         extend(&mut report, found);
         extend(&mut report, request(plan));
         Report(report)
+    }
+
+    /// Of a merge that went to another place than the disk.
+    pub fn nothing_was_written(&mut self) {
+        extend(&mut self.0, json!({"bytes_written": 0, "files": []}));
     }
 
     /// Of an output that an earlier call made: what its manifest says. Of the inputs' NaN it says nothing.

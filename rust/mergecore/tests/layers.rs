@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, in order. A room is a file of src or a folder; a file of a folder may be listed as a room of its own.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 21] = [
     "error",
     "wide",
     "dtype",
@@ -24,6 +24,7 @@ const ORDER: [&str; 20] = [
     "run",
     "run/disk",
     "run/memory",
+    "run/stream",
     "verify",
     "text",
 ];

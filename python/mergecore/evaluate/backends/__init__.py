@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
-from mergecore.errors import RecipeError
+from mergecore.errors import RecipeError, RunError
 from mergecore.evaluate.decoding import Decoding
 
 
@@ -42,6 +42,14 @@ class Refused:
 
 Tell: TypeAlias = Callable[[Reply | Refused], None]
 """Called with each reply as soon as it is there."""
+
+
+class NotTakenError(RunError):
+    """A model that runs has not taken the weights that it was given."""
+
+
+Weights: TypeAlias = Iterable[tuple[str, Any]]
+"""A model's tensors, of torch, by name; to be read once."""
 
 
 class Backend(Protocol):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mergecore.errors import ModelError
 from mergecore.evaluate.backends import (
@@ -13,6 +13,7 @@ from mergecore.evaluate.backends import (
     Reply,
     Request,
     Tell,
+    Weights,
     device_of,
     need,
     no_bars,
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("bfloat16", "float16", "float32")
+
+Load: TypeAlias = Callable[[str | None], Any]
+"""Gives a model, its weights in a dtype, or in their own."""
 
 
 class Transformers:
@@ -40,6 +44,7 @@ class Transformers:
         dtype: str | None = None,
         device: str | None = None,
         batch_size: int = 8,
+        model: Load | None = None,
     ) -> None:
         """Loads a model.
 
@@ -50,6 +55,7 @@ class Transformers:
             dtype: Of the arithmetic; the weights' own if None.
             device: For example `cuda:1`; a GPU if there is one, if None.
             batch_size: How many answers are made at once. It changes no answer but by rounding.
+            model: Gives the model, in the dtype that it is told; if None it is in the folder.
 
         Raises:
             RecipeError: A package is not installed.
@@ -57,25 +63,14 @@ class Transformers:
         """
         need("torch", "generate")
         need("transformers", "generate")
-        import transformers
-
         no_bars()
         self.chat = Chat(folder, reference, template)
         self.device = device_of(device)
         self.batch_size = batch_size
-        try:
-            config = transformers.AutoConfig.from_pretrained(str(folder))
-            _check_writes(config, reference)
-            self.is_encoder_decoder = bool(config.is_encoder_decoder)
-            kind = (
-                transformers.AutoModelForSeq2SeqLM
-                if self.is_encoder_decoder
-                else transformers.AutoModelForCausalLM
-            )
-            self.model: Any = kind.from_pretrained(str(folder), dtype=dtype or "auto")
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{reference}: cannot be loaded: {_one_line(error)}") from error
+        self.model: Any = loaded(folder, reference, dtype) if model is None else model(dtype)
         self.model.to(self.device).eval()
+        config = self.model.config
+        self.is_encoder_decoder = bool(config.is_encoder_decoder)
         text = getattr(config, "text_config", None) or config
         self.context: int | None = getattr(text, "max_position_embeddings", None)
         self.ends = _ends(self.model, self.chat.tokenizer)
@@ -144,6 +139,48 @@ class Transformers:
                     len(answer),
                 )
             )
+
+
+def loaded(
+    folder: Path, reference: str, dtype: str | None = None, weights: Weights | None = None
+) -> Any:
+    """A model of transformers that writes, on the CPU.
+
+    Args:
+        folder: Where it is, or where its config is.
+        reference: What messages call it.
+        dtype: Of its weights; their own if None.
+        weights: Its tensors by name, of torch, if the folder has none. They are all in memory.
+
+    Raises:
+        ModelError: It is no model that writes, or its weights are not those of its config.
+    """
+    import torch
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(folder))
+        _check_writes(config, reference)
+        kind = (
+            transformers.AutoModelForSeq2SeqLM
+            if config.is_encoder_decoder
+            else transformers.AutoModelForCausalLM
+        )
+        if weights is None:
+            return kind.from_pretrained(str(folder), dtype=dtype or "auto")
+        with torch.device("meta"):
+            exactly = type(kind.from_config(config))  # Auto classes take no state dict
+        # transformers' own way from a checkpoint's names and dtypes to a model's.
+        given = {"state_dict": dict(weights), "dtype": dtype or "auto", "output_loading_info": True}
+        model, about = exactly.from_pretrained(None, config=config, **given)
+        if (folder / "generation_config.json").is_file():
+            own = transformers.GenerationConfig.from_pretrained(str(folder))
+            model.generation_config = own
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{reference}: cannot be loaded: {_one_line(error)}") from error
+    if lost := sorted(about["missing_keys"]):
+        raise ModelError(f"{reference}: the merge lacks {lost[0]}, which its config asks for")
+    return model
 
 
 def sampler(decoding: Decoding, seeds: Sequence[int], start: int) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 from mergecore.errors import RecipeError, RunError
 from mergecore.evaluate.backends import device_of, is_installed, need
+from mergecore.evaluate.backends.transformers import Load
 from mergecore.evaluate.rows import Row
 from mergecore.evaluate.stage import Stage
 from mergecore.evaluate.tasks import GROUPS, HARNESS, TASKS, near
@@ -72,6 +73,7 @@ class Harness:
         few_shot: dict[str, int],
         limit: int | None,
         chat: bool,
+        load: Load | None = None,
     ) -> list[dict[str, Any]]:
         """Runs what is not there yet, adds rows, and sums up.
 
@@ -84,6 +86,7 @@ class Harness:
             few_shot: Worked examples by task; the task's own number where it is left out.
             limit: How many items of each task, from the first.
             chat: Put prompts in the model's chat template.
+            load: Gives the model, if it is not in the folder.
 
         Raises:
             RunError: The harness fails; the message has its reason.
@@ -99,7 +102,7 @@ class Harness:
                 results = None
             if results is None:
                 with _failing(name), _hushed(self._quiet):
-                    model = model or _model(folder, dtype, device, batch_size)
+                    model = model or _model(folder, dtype, device, batch_size, load)
                     text = self._evaluated(model, name, few_shot.get(name), limit, chat)
                 unfinished = file.with_name(file.name + ".partial")
                 unfinished.write_text(text, "utf-8")
@@ -127,11 +130,20 @@ class Harness:
         return json.dumps(results, indent=2, default=handle_non_serializable, ensure_ascii=False)
 
 
-def _model(folder: Path, dtype: str | None, device: str | None, batch_size: int) -> Any:
+def _model(
+    folder: Path, dtype: str | None, device: str | None, batch_size: int, load: Load | None
+) -> Any:
     from lm_eval.models.huggingface import HFLM
 
     device = device_of(device)
-    return HFLM(pretrained=str(folder), dtype=dtype or "auto", device=device, batch_size=batch_size)
+    if load is None:
+        kept = {"pretrained": str(folder), "dtype": dtype or "auto"}
+        return HFLM(**kept, device=device, batch_size=batch_size)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    model = load(dtype).to(device).eval()
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
 
 
 def _added(name: str, results: dict[str, Any], stage: Stage) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 from mergecore.errors import RecipeError
 from mergecore.evaluate import tasks as registry
 from mergecore.evaluate.backends import need
-from mergecore.evaluate.backends.transformers import Transformers
+from mergecore.evaluate.backends.transformers import Load, Transformers
 from mergecore.evaluate.chat import PLAIN
 from mergecore.evaluate.stage import Stage
 from mergecore.evaluate.tasks import data, run, sandbox
@@ -50,14 +50,18 @@ class Request:
 class Prepared:
     """A request that can be run."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, load: Load | None = None) -> None:
         """Looks up tasks, packages, rows and the model.
+
+        Args:
+            request: The options.
+            load: Gives the model, if its folder has no weights.
 
         Raises:
             RecipeError: Something in the request is wrong, or not to be had.
             MergecoreError: As `hub.locate` says of the model.
         """
-        self.request = request
+        self.request, self._load = request, load
         self.native, self.others = registry.chosen(request.names)
         self._check_names()
         need("torch", "generate")
@@ -185,6 +189,7 @@ class Prepared:
             dtype=request.dtype,
             device=request.device,
             batch_size=request.batch_size,
+            model=self._load,
         )
 
     def _run_harness(self, stage: Stage) -> list[dict[str, Any]]:
@@ -199,4 +204,5 @@ class Prepared:
             few_shot=self._shots_of_harness(),
             limit=request.limit,
             chat=request.chat_template == OWN,
+            load=self._load,
         )

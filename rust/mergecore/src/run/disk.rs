@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use serde_json::{json, Value as Json};
+use serde_json::Value as Json;
 
-use super::{Context, Group, Limits, Outcome, Sink, Spectrum, Watch};
+use super::{Context, Group, Limits, Outcome, Sink, Watch};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, INDEX, MANIFEST};
 use crate::plan::Plan;
@@ -201,31 +201,10 @@ impl Sink for Disk<'_> {
         let digest = self.digest(job).finish();
         self.digests.lock().expect("no holder panics").remove(&job);
         let name = self.order.plan.jobs[job].name.clone();
-        let record = Record {
-            name: name.clone(),
-            digest,
-            delta: outcome.delta,
-            unfinite: outcome.unfinite,
-            sources: outcome.sources,
-            spectra: spectra(&outcome.spectra),
-        };
+        let record = outcome.record(name.clone(), digest);
         self.output.finished(record.clone());
         self.records.lock().expect("no holder panics").insert(name, record);
         Ok(())
-    }
-}
-
-/// As the manifest has it: null where there is none.
-fn spectra(spectra: &[Spectrum]) -> Json {
-    let one = |Spectrum { of, part, account }: &Spectrum| {
-        json!({
-            "of": of, "part": part, "rank": account.rank, "stable_rank": account.stable_rank, "noise_share": account.noise_share,
-            "orthogonality": account.orthogonality, "residual": account.residual,
-        })
-    };
-    match spectra.is_empty() {
-        true => Json::Null,
-        false => spectra.iter().map(one).collect(),
     }
 }
 

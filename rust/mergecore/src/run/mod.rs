@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
+use serde_json::{json, Value as Json};
+
 use crate::error::{Error, Result};
 use crate::kernels::spectral::reshape::Account;
 use crate::kernels::spectral::workers::Workers;
@@ -12,6 +14,7 @@ use crate::matrices::{Solve, Spectral};
 use crate::methods::{Facts, Formula, Method, Scope};
 use crate::plan::matrices::Whole;
 use crate::plan::{Bound, Job, Plan, Work};
+use crate::write::journal::Record;
 
 mod bundle;
 mod desk;
@@ -25,6 +28,7 @@ mod norms;
 mod reader;
 pub mod schedule;
 mod shelf;
+pub mod stream;
 mod tensor;
 mod whole;
 mod writer;
@@ -75,6 +79,28 @@ pub struct Outcome {
     pub sources: Vec<[u64; 2]>,
     /// Of its matrices, where they were merged or modified whole.
     pub spectra: Vec<Spectrum>,
+}
+
+impl Outcome {
+    /// What the report and the manifest say of the tensor.
+    fn record(self, name: String, digest: String) -> Record {
+        let spectra = spectra(&self.spectra);
+        Record { name, digest, delta: self.delta, unfinite: self.unfinite, sources: self.sources, spectra }
+    }
+}
+
+/// As the manifest has it: null where there is none.
+fn spectra(spectra: &[Spectrum]) -> Json {
+    let one = |Spectrum { of, part, account }: &Spectrum| {
+        json!({
+            "of": of, "part": part, "rank": account.rank, "stable_rank": account.stable_rank, "noise_share": account.noise_share,
+            "orthogonality": account.orthogonality, "residual": account.residual,
+        })
+    };
+    match spectra.is_empty() {
+        true => Json::Null,
+        false => spectra.iter().map(one).collect(),
+    }
 }
 
 /// What is known of a matrix of a tensor.

@@ -1,0 +1,57 @@
+//! A merge whose tensors Python takes one by one.
+
+use mergecore::layout::Layout;
+use mergecore::plan;
+use mergecore::run::stream::{self, Source};
+use mergecore::run::Limits;
+use pyo3::prelude::*;
+
+use crate::convert::Bytes;
+use crate::enter::enter;
+use crate::Plan;
+
+/// A merge on its way; one that is let go of before its end is stopped.
+#[pyclass(frozen)]
+pub struct Stream {
+    plan: Py<Plan>,
+    stream: stream::Stream,
+}
+
+struct Held(Py<Plan>);
+
+impl Source for Held {
+    fn plan(&self) -> &plan::Plan<'static> {
+        &self.0.get().plan
+    }
+
+    fn layout(&self) -> &Layout {
+        &self.0.get().layout
+    }
+
+    fn limits(&self) -> Limits {
+        self.0.get().limits
+    }
+}
+
+#[pymethods]
+impl Stream {
+    #[new]
+    fn new(py: Python, plan: Py<Plan>, ahead: u64) -> Stream {
+        let stream = stream::Stream::begin(Held(plan.clone_ref(py)), ahead);
+        Stream { plan, stream }
+    }
+
+    /// The next tensor: its number among the plan's, and its bytes.
+    fn next(&self, py: Python) -> PyResult<Option<(usize, Bytes)>> {
+        let merged = enter(py, self.stream.watch(), None, || self.stream.next())?;
+        Ok(merged.map(|merged| (merged.job, Bytes::new(merged.bytes))))
+    }
+
+    fn report(&self) -> Option<String> {
+        self.stream.report()
+    }
+
+    fn digest(&self) -> Option<String> {
+        self.stream.digest(&self.plan.get().plan)
+    }
+}
