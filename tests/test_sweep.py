@@ -15,8 +15,9 @@ import yaml
 
 from mergecore import pocket
 from mergecore.errors import RecipeError
+from mergecore.evaluate.backends import NotTakenError, Reply
 from mergecore.pocket import chat
-from mergecore.study import grid, spec
+from mergecore.study import grid, spec, work
 
 pytest.importorskip("pyarrow", reason="the extra report is not installed")
 pytest.importorskip("torch", reason="the extra generate is not installed")
@@ -388,3 +389,117 @@ def test_a_killed_process_costs_its_own_configuration_alone(tmp_path, monkeypatc
     assert "killed" in failed["expo 0.5"]
     assert len(told) == 5
     assert told[-1].startswith("[5/5]")
+
+
+@pytest.mark.parametrize("backend", ["transformers", "harness"])
+def test_merges_into_memory_give_what_merges_into_folders_give(tmp_path, command, backend):
+    said = content(tmp_path, [0.5, 1.5])
+    said["stages"]["tasks"] = tasks_of(tmp_path, backend)
+    found = {}
+    for name, streams in (("memory", True), ("folders", False)):
+        file = written(tmp_path, {**said, "stream": streams})
+        assert command("sweep", file, "--out", name, "--quiet").status == 0
+        found[name] = answers(tmp_path / name)
+        told = table(tmp_path / name)["expo 0.5"]
+        assert (told["merge_bytes_written"] == 0) == streams
+    for one, other in zip(found["memory"], found["folders"], strict=True):
+        assert one == other
+    assert not list((tmp_path / "memory").rglob("*.safetensors"))
+
+
+def tasks_of(folder, kind):
+    if kind == "harness":
+        pytest.importorskip("lm_eval", reason="the extra tasks is not installed")
+        (folder / "docs.jsonl").write_text(
+            "".join(
+                json.dumps({"q": f"Copy the letters: {a} b", "a": f"{a} b"}) + "\n" for a in "cde"
+            )
+        )
+        (folder / "own").mkdir()
+        (folder / "own" / "copying.yaml").write_text(
+            "task: copying\ndataset_path: json\ndataset_kwargs: {data_files: {test: "
+            + str(folder / "docs.jsonl")
+            + "}}\ntest_split: test\noutput_type: multiple_choice\n"
+            'doc_to_text: "{{q}}"\ndoc_to_target: 0\ndoc_to_choice: ["{{a}}", "x y"]\n'
+            "metric_list: [{metric: acc}]\n"
+        )
+        return {"names": ["copying"], "include_path": str(folder / "own")}
+    rows = [{"instruction": f"Copy the letters: {a} b", "reference": f"{a} b"} for a in "cde"]
+    (folder / "copies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"names": ["exact"], "data": {"exact": str(folder / "copies.jsonl")}}
+
+
+class Engine:
+    """In the place of vLLM: answers with how often it was given weights."""
+
+    name = "vllm"
+
+    def __init__(self, takes):
+        self.given, self.takes = 1, takes
+
+    def swap(self, merged):
+        assert dict(merged)
+        self.given += 1
+        if self.given > self.takes:
+            raise NotTakenError("it has not taken the weights")
+
+    def answer(self, requests, decoding, tell):
+        for request in requests:
+            tell(Reply(request.id, f"{self.given}", "stop", 1, 1))
+
+
+@pytest.fixture
+def engines(monkeypatch):
+    """Those that are started; each takes weights as often as `takes` says."""
+    started = []
+
+    def start(model, *given, merged=None, **more):
+        def make():
+            started.append(Engine(started_with["takes"]))
+            if merged is not None:
+                assert dict(merged())
+            return started[-1]
+
+        return make, {}
+
+    started_with = {"takes": 100}
+    monkeypatch.setattr(work.loading, "backend_of", start)
+    started_with["started"] = started
+    return started_with
+
+
+def plain(folder, alphas):
+    said = content(folder, alphas, evaluate=[])
+    del said["stages"]["reward"], said["stages"]["judge"]
+    return written(folder, said)
+
+
+def test_one_engine_takes_every_merge(tmp_path, command, engines):
+    assert command("sweep", plain(tmp_path, [0.1, 0.2, 0.3]), "--out", "run").status == 0
+    assert len(engines["started"]) == 1
+    assert engines["started"][0].given == 4  # the first once more, in the end
+    assert all(row["merge_bytes_written"] == 0 for row in table(tmp_path / "run").values())
+
+
+def test_what_an_engine_does_not_take_is_merged_into_a_folder(tmp_path, command, engines):
+    engines["takes"] = 2
+    assert command("sweep", plain(tmp_path, [0.1, 0.2, 0.3, 0.4]), "--out", "run").status == 0
+    written = [row["merge_bytes_written"] > 0 for row in table(tmp_path / "run").values()]
+    assert written == [False, False, True, True]
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_an_engine_that_forgets_its_first_weights_has_answered_for_nobody(
+    tmp_path, command, engines
+):
+    engines["takes"] = 3
+    file = plain(tmp_path, [0.1, 0.2, 0.3])
+    answer = command("sweep", file, "--out", "run")
+    assert answer.status == 1
+    assert {row["status"] for row in table(tmp_path / "run").values()} == {"failed"}
+    assert "not taken" in table(tmp_path / "run")["expo 0.2"]["error"]
+    assert "stream: false" in table(tmp_path / "run")["expo 0.2"]["error"]
+    assert not list((tmp_path / "run" / "answers").glob("*.jsonl"))
+    engines["takes"] = 100
+    assert command("sweep", file, "--out", "run").status == 0
+    assert {row["responses"] for row in table(tmp_path / "run").values()} == {6}

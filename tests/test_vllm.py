@@ -89,3 +89,142 @@ def test_evaluate_runs_on_vllm_end_to_end(run):
     assert set(metrics["models"]) == {"sft", "rl"}
     for model in metrics["models"].values():
         assert model["responses"] == model["reward"]["count"] == model["judged"] == 8
+
+
+SWEEP = """
+import json, sys
+from mergecore import many, merging
+from mergecore.evaluate.backends import vllm
+from mergecore.study import spec, sweep
+
+starts, own = [], vllm.engine_of
+def counted(*given, **more):
+    starts.append(given[0])
+    return own(*given, **more)
+vllm.engine_of = counted
+if sys.argv[1] == "stream":
+    def refused(*given, **more):
+        raise AssertionError("a merge is written")
+    merging.run = many.merge_many = refused
+if __name__ == "__main__":
+    swept = sweep.run(spec.load(sys.argv[1] + ".json"), sys.argv[1])
+    print(json.dumps({"starts": len(starts), "failed": swept.failed}))
+"""
+
+
+def script(folder: Path, text: str, *arguments: str) -> dict:
+    (folder / "script.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "script.py", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_sweep_starts_one_engine_and_writes_no_weights(tmp_path):
+    pytest.importorskip("pyarrow", reason="the extra report is not installed")
+    asked = enumerate(a.text for a in chat.instructions(12))
+    lines = [json.dumps({"id": str(i), "instruction": text}) for i, text in asked]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines) + "\n")
+    recipe = {
+        "merge_method": "task_arithmetic",
+        "base_model": str(pocket.path("sft")),
+        "onto": str(pocket.path("rl")),
+        "models": [{"model": str(pocket.path("rl")), "parameters": {"weight": 1.0}}],
+        "parameters": {"lambda": "{alpha}"},
+    }
+    said = {
+        "merges": [{"grid": {"alpha": [0, 0.3, 0.6, 1, 2, 4]}, "recipe": recipe}],
+        "stages": {
+            "generate": {
+                "prompts": "prompts.jsonl", "max_tokens": 32, "temperature": 0, "backend": "vllm",
+            },
+        },
+    }  # fmt: skip
+    found = {}
+    for name, streams in (("stream", True), ("disk", False)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({**said, "stream": streams}))
+        found[name] = script(tmp_path, SWEEP, name)
+    assert found["stream"] == {"starts": 1, "failed": {}}
+    assert found["disk"] == {"starts": 6, "failed": {}}
+    one, other = (
+        {f.name: rows.read(f) for f in (tmp_path / name / "answers").glob("*.jsonl")}
+        for name in ("stream", "disk")
+    )
+    assert len(one) == 6
+    assert one == other
+    assert len({str([row["output"] for row in answers]) for answers in one.values()}) > 1
+    assert not list((tmp_path / "stream").rglob("*.safetensors"))
+
+
+SWAP = """
+import json, shutil, gc
+from pathlib import Path
+import mergecore
+from mergecore import pocket
+from mergecore.errors import ModelError
+from mergecore.evaluate.backends.vllm import VllmEngine
+from safetensors.torch import load_file, save_file
+
+def untied(name):
+    folder = Path("untied-" + name)
+    shutil.copytree(pocket.path(name), folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * 1.5
+    save_file(tensors, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    return str(folder)
+
+def main():
+    found = {}
+    for kind, place in (("tied", lambda name: str(pocket.path(name))), ("untied", untied)):
+        a, b = place("sft"), place("rl")
+        models = [{"model": a}, {"model": b}]
+        recipe = lambda t: {"merge_method": "slerp", "models": models, "parameters": {"t": t}}
+        fresh = []
+        for t in (0.0, 1.0):
+            mergecore.run(recipe(t), f"{kind}-{t}")
+            engine = VllmEngine(Path(f"{kind}-{t}"), kind, dtype="float32")
+            fresh.append(engine._probe())
+            if t == 0.0:
+                del engine
+                gc.collect()
+        # The engine that runs was started on a folder, and is given others' weights, and its own.
+        swapped = []
+        for t in (0.0, 1.0, 0.0):
+            report = engine.swap(recipe(t))
+            swapped.append(engine._probe())
+        found[kind] = {"fresh": fresh, "swapped": swapped, "written": report.bytes_written}
+        if kind == "untied":
+            tied = [{"model": str(pocket.path(name))} for name in ("sft", "rl")]
+            try:
+                engine.swap({**recipe(0.5), "models": tied})
+            except ModelError as error:
+                found[kind]["refused"] = str(error)
+            found[kind]["after"] = engine._probe()
+        del engine
+        gc.collect()
+    print(json.dumps(found))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_swapped_weights_are_those_of_a_fresh_engine(tmp_path):
+    """All of them: a head that goes on with the weights of before has other log-probabilities,
+    which come back, too."""
+    found = script(tmp_path, SWAP)
+    for kind in ("tied", "untied"):
+        one, other = found[kind]["fresh"]
+        assert one != other
+        for swapped, fresh in zip(found[kind]["swapped"], (one, other, one), strict=True):
+            assert swapped == pytest.approx(fresh, abs=1e-5), kind
+        assert found[kind]["written"] == 0
+    assert "config.json" in found["untied"]["refused"]
+    assert found["untied"]["after"] == found["untied"]["swapped"][-1]  # nothing was changed

@@ -27,6 +27,9 @@ from mergecore.registry import Modifier as Modifier
 from mergecore.registry import Parameter as Parameter
 from mergecore.registry import methods as methods
 from mergecore.registry import modifiers as modifiers
+from mergecore.streaming import Stream as Stream
+from mergecore.streaming import load as load
+from mergecore.streaming import stream as stream
 
 __all__ = [
     "Geometry",
@@ -42,6 +45,7 @@ __all__ = [
     "RecipeError",
     "RunError",
     "SpaceError",
+    "Stream",
     "__version__",
     "arcee_fusion",
     "breadcrumbs",
@@ -56,6 +60,7 @@ __all__ = [
     "iso_cts",
     "karcher",
     "linear",
+    "load",
     "merge",
     "merge_many",
     "mergeability",
@@ -72,6 +77,7 @@ __all__ = [
     "run",
     "sce",
     "slerp",
+    "stream",
     "task_arithmetic",
     "ties",
     "tsv",
