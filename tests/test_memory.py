@@ -135,3 +135,24 @@ def test_twelve_models_take_the_memory_of_two(method, tunes):
     # breadcrumbs seeks two a model.
     assert twelve <= 1.15 * two + (35 if method == "breadcrumbs" else 10) * MB, said
     assert twelve < LIMIT, said
+
+
+STREAM = """
+import json, sys
+import mergecore
+recipe = {"merge_method": "linear", "models": [{"model": "a"}, {"model": "b"}]}
+stream = mergecore.stream(recipe, ahead=int(sys.argv[1]))
+taken = sum(tensor.nbytes for _, tensor in stream)
+print(json.dumps({"taken": taken, "peak_rss_bytes": stream.report.peak_rss_bytes}))
+"""
+
+
+def test_a_stream_holds_the_tensors_in_work_and_not_the_model(folder):
+    shapes = {f"model.layers.{layer}.mlp.up_proj.weight": (4096, 4096) for layer in range(24)}
+    for tune, name in enumerate(("a", "b")):
+        write_large(folder / name, shapes, tune)  # 805 MB each
+    command = [sys.executable, "-c", STREAM, str(32 * MB)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    said = json.loads(done.stdout)
+    assert said["taken"] == 24 * 2 * 4096 * 4096
+    assert said["peak_rss_bytes"] < LIMIT

@@ -15,11 +15,36 @@ use pyo3::types::{PyBytes, PyDict};
 /// The memory of a one-dimensional, contiguous array of bytes, kept alive by the reference beside it.
 ///
 /// Read through `__array_interface__`, which every NumPy has; the buffer protocol is not in Python 3.10's stable ABI.
-struct Memory {
+pub struct Memory {
     address: usize,
     bytes: usize,
     writable: bool,
     _owner: Py<PyAny>,
+}
+
+impl Memory {
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        match self.bytes {
+            0 => &[],
+            // SAFETY: NumPy gave the address and length of memory that its owner, held here, keeps alive; Python code that
+            // writes to it meanwhile races with this reader as it would with any other.
+            bytes => unsafe { std::slice::from_raw_parts(self.address as *const u8, bytes) },
+        }
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        assert!(self.writable, "it was looked at before");
+        match self.bytes {
+            0 => &mut [],
+            // SAFETY: NumPy gave the address and length of writable memory that its owner, held here, keeps alive; it is
+            // borrowed exclusively from `self`. Whoever lent it in Python leaves it alone until it is given back.
+            bytes => unsafe { std::slice::from_raw_parts_mut(self.address as *mut u8, bytes) },
+        }
+    }
 }
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Memory {
@@ -63,16 +88,10 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Inputs {
 
 impl Inputs {
     pub fn checkpoint(&self, reference: &str) -> Checkpoint<'_> {
-        let tensor = |(name, (dtype, shape, memory)): (&String, &(Dtype, Vec<u64>, Memory))| {
-            let bytes: &[u8] = match memory.bytes {
-                0 => &[],
-                // SAFETY: NumPy gave the address and length of memory that its owner, held here, keeps alive; Python code that
-                // writes to an input during a merge races with it as it would with any other reader.
-                bytes => unsafe { std::slice::from_raw_parts(memory.address as *const u8, bytes) },
-            };
-            let tensor = Tensor { dtype: *dtype, shape: shape.clone(), file: 0, offset: 0, source: Arc::new(Lent(bytes)) };
-            (name.clone(), tensor)
-        };
+        fn tensor<'m>((name, (dtype, shape, memory)): (&'m String, &'m (Dtype, Vec<u64>, Memory))) -> (String, Tensor<'m>) {
+            let source = Arc::new(Lent(memory.bytes()));
+            (name.clone(), Tensor { dtype: *dtype, shape: shape.clone(), file: 0, offset: 0, source })
+        }
         Checkpoint::lent(reference, self.0.iter().map(tensor).collect())
     }
 }
@@ -106,16 +125,7 @@ fn memory_of(object: &Bound<PyAny>) -> PyResult<Memory> {
 impl Arrays {
     /// The arrays' memory, for as long as they are borrowed.
     pub fn lend(&mut self) -> BTreeMap<String, &mut [u8]> {
-        let slice = |(name, memory): (&String, &mut Memory)| {
-            let bytes: &mut [u8] = match memory.bytes {
-                0 => &mut [],
-                // SAFETY: NumPy gave the address and length of writable memory that its owner, held here, keeps alive; it is
-                // borrowed exclusively from `self`. The caller in Python has just allocated it and shares it with nobody.
-                bytes => unsafe { std::slice::from_raw_parts_mut(memory.address as *mut u8, bytes) },
-            };
-            (name.clone(), bytes)
-        };
-        self.0.iter_mut().map(slice).collect()
+        self.0.iter_mut().map(|(name, memory)| (name.clone(), memory.bytes_mut())).collect()
     }
 }
 

@@ -84,3 +84,16 @@ pub fn raise(py: Python, e: Error) -> PyErr {
     let make = || -> PyResult<PyErr> { Ok(PyErr::from_value(py.import("mergecore.errors")?.getattr(class)?.call1((e.message,))?)) };
     make().unwrap_or_else(|broken| broken)
 }
+
+/// The engine's error for what Python raised.
+pub fn error_of(py: Python, e: &PyErr) -> Error {
+    if e.is_instance_of::<PyKeyboardInterrupt>(py) {
+        return Error::interrupted();
+    }
+    let ours = || -> PyResult<bool> { Ok(e.matches(py, py.import("mergecore.errors")?.getattr("MergecoreError")?)?) };
+    let words = e.value(py).to_string();
+    match ours() {
+        Ok(true) => Error::run(words),
+        _ => Error::run(format!("the device failed: {}: {words}", e.get_type(py).name().map_or("error".into(), |name| name.to_string()))),
+    }
+}

@@ -10,6 +10,7 @@ use mergecore::layout::{self, Layout};
 use mergecore::methods::METHODS;
 use mergecore::modifiers::MODIFIERS;
 use mergecore::recipe::Recipe;
+use mergecore::run::device::Device;
 use mergecore::run::disk::Order;
 use mergecore::run::{self, Limits, Watch};
 use mergecore::text::{compression, frames, languages, loops, scripts};
@@ -19,10 +20,12 @@ use pyo3::prelude::*;
 use serde_json::json;
 
 mod convert;
+mod device;
 mod enter;
 mod stream;
 
 use convert::{Arrays, Inputs, Rows, SideFiles};
+use device::PyDevice;
 use enter::{enter, raise};
 
 #[pyfunction]
@@ -120,12 +123,21 @@ impl Plan {
         enter(py, &Watch::default(), None, || report::is_made(&self.plan, &self.layout, &side_files.0, &out))
     }
 
-    #[pyo3(signature = (out, side_files, overwrite = false, progress = None))]
-    fn run(&self, py: Python, out: PathBuf, side_files: SideFiles, overwrite: bool, progress: Option<Py<PyAny>>) -> PyResult<String> {
-        let watch = Watch::default();
+    #[pyo3(signature = (out, side_files, overwrite = false, progress = None, device = None))]
+    fn run(
+        &self,
+        py: Python,
+        out: PathBuf,
+        side_files: SideFiles,
+        overwrite: bool,
+        progress: Option<Py<PyAny>>,
+        device: Option<Py<PyAny>>,
+    ) -> PyResult<String> {
+        let (watch, device) = (Watch::default(), device.map(PyDevice));
         enter(py, &watch, progress, || {
-            run::disk::merge(&self.plan, &self.layout, self.limits, &out, side_files.0, overwrite, &watch)
-                .map(|report| report.0.to_string())
+            let device = device.as_ref().map(|device| device as &dyn Device);
+            let order = Order { title: String::new(), plan: &self.plan, layout: &self.layout, out, side_files: side_files.0 };
+            run::disk::merge(order, self.limits, overwrite, device, &watch).map(|report| report.0.to_string())
         })
     }
 }

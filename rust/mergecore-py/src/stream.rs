@@ -2,11 +2,13 @@
 
 use mergecore::layout::Layout;
 use mergecore::plan;
+use mergecore::run::device::Device;
 use mergecore::run::stream::{self, Source};
 use mergecore::run::Limits;
 use pyo3::prelude::*;
 
 use crate::convert::Bytes;
+use crate::device::PyDevice;
 use crate::enter::enter;
 use crate::Plan;
 
@@ -17,7 +19,7 @@ pub struct Stream {
     stream: stream::Stream,
 }
 
-struct Held(Py<Plan>);
+struct Held(Py<Plan>, Option<PyDevice>);
 
 impl Source for Held {
     fn plan(&self) -> &plan::Plan<'static> {
@@ -31,13 +33,18 @@ impl Source for Held {
     fn limits(&self) -> Limits {
         self.0.get().limits
     }
+
+    fn device(&self) -> Option<&dyn Device> {
+        self.1.as_ref().map(|device| device as &dyn Device)
+    }
 }
 
 #[pymethods]
 impl Stream {
     #[new]
-    fn new(py: Python, plan: Py<Plan>, ahead: u64) -> Stream {
-        let stream = stream::Stream::begin(Held(plan.clone_ref(py)), ahead);
+    #[pyo3(signature = (plan, ahead, device = None))]
+    fn new(py: Python, plan: Py<Plan>, ahead: u64, device: Option<Py<PyAny>>) -> Stream {
+        let stream = stream::Stream::begin(Held(plan.clone_ref(py), device.map(PyDevice)), ahead);
         Stream { plan, stream }
     }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use damage::{assert_names, config, edited, edits, good, listing, means, resize};
 use mergecore::error::Kind;
+use mergecore::run::disk::{self, Order};
 use mergecore::run::Watch;
 use mergecore::verify::verify;
 use mergecore::write::SideFile;
@@ -26,7 +27,14 @@ fn a_side_file_that_vanishes_is_an_error_that_names_it() {
     let (layout, limits) = laid_out(&plan, RUN).unwrap();
     let merge = || {
         let side = vec![("tokenizer.json".to_string(), SideFile::CopyOf(dir.path().join("a/tokenizer.json")))];
-        mergecore::run::disk::merge(&plan, &layout, limits, &out, side, false, &Watch::default()).map(drop)
+        disk::merge(
+            Order { title: String::new(), plan: &plan, layout: &layout, out: out.clone(), side_files: side },
+            limits,
+            false,
+            None,
+            &Watch::default(),
+        )
+        .map(drop)
     };
     let error = merge().unwrap_err();
     assert_names("a side file", &error, &["a/tokenizer.json"]);
@@ -120,7 +128,14 @@ fn verify_names_what_has_changed() {
         let plan = plan(dir.path(), &means(&["a"])).unwrap();
         let (layout, limits) = laid_out(&plan, Run { shard: 1, ..RUN }).unwrap();
         let side = vec![("tokenizer.json".to_string(), SideFile::Content(b"{}".to_vec()))];
-        mergecore::run::disk::merge(&plan, &layout, limits, &out, side, false, &Watch::default()).unwrap();
+        disk::merge(
+            Order { title: String::new(), plan: &plan, layout: &layout, out: out.clone(), side_files: side },
+            limits,
+            false,
+            None,
+            &Watch::default(),
+        )
+        .unwrap();
         out
     };
     let shard = |tensor: &str, out: &Path| {

@@ -10,6 +10,7 @@ use mergecore::error::{Kind, Result};
 use mergecore::layout::Layout;
 use mergecore::methods::METHODS;
 use mergecore::plan::Plan;
+use mergecore::run::device::Device;
 use mergecore::run::stream::{Source, Stream};
 use mergecore::run::Limits;
 use model::family::{family, makes, recipe, save, setting, Make};
@@ -34,6 +35,10 @@ impl Source for Held {
     fn limits(&self) -> Limits {
         self.limits
     }
+
+    fn device(&self) -> Option<&dyn Device> {
+        None
+    }
 }
 
 fn held(dir: &std::path::Path, recipe: &Json, run: Run) -> Held {
@@ -45,7 +50,8 @@ fn held(dir: &std::path::Path, recipe: &Json, run: Run) -> Held {
 /// All that a stream gives, and what it tells at its end.
 fn taken(held: Held, ahead: u64) -> Result<(Model, Json)> {
     let parts: Vec<Part> = {
-        let part = |job: &mergecore::plan::Job| Part { name: job.name.clone(), dtype: job.dtype, shape: job.shape.clone(), bytes: Vec::new() };
+        let part =
+            |job: &mergecore::plan::Job| Part { name: job.name.clone(), dtype: job.dtype, shape: job.shape.clone(), bytes: Vec::new() };
         held.plan.jobs.iter().map(part).collect()
     };
     let stream = Stream::begin(held, ahead);
@@ -86,7 +92,8 @@ fn equal_weights_have_one_digest_and_others_another() {
     let (family, dir) = (family(Make::Plain), tempfile::tempdir().unwrap());
     save(&family, dir.path());
     let digest = |lambda: f64| {
-        let recipe = json!({"merge_method": "task_arithmetic", "base_model": "base", "models": [{"model": "a"}], "parameters": {"lambda": lambda}});
+        let recipe =
+            json!({"merge_method": "task_arithmetic", "base_model": "base", "models": [{"model": "a"}], "parameters": {"lambda": lambda}});
         let stream = Stream::begin(held(dir.path(), &recipe, RUN), 0);
         assert!(stream.digest(&plan(dir.path(), &recipe).unwrap()).is_none(), "not before its end");
         while stream.next().unwrap().is_some() {}

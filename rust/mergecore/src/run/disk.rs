@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use serde_json::Value as Json;
 
+use super::device::Device;
 use super::{Context, Group, Limits, Outcome, Sink, Watch};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, INDEX, MANIFEST};
@@ -19,7 +20,7 @@ use crate::write::{self, Identity, Output, SideFile};
 
 /// A merge that is to become a folder.
 pub struct Order<'a> {
-    /// What its errors call it, where there are others.
+    /// What its errors call it, where there are others; else empty.
     pub title: String,
     pub plan: &'a Plan<'a>,
     pub layout: &'a Layout,
@@ -28,23 +29,15 @@ pub struct Order<'a> {
     pub side_files: Vec<(String, SideFile)>,
 }
 
-/// Merges into the folder `out`, with the given files beside the weights.
+/// Merges an order into its folder, by itself; on a device, if one is given.
 ///
 /// # Errors
 /// Before the first byte: `out` exists, is an input, or does not fit on the disk. After: what an input or the disk did. The work done stays
 /// in OUT.partial, and the same call goes on with it.
-pub fn merge(
-    plan: &Plan,
-    layout: &Layout,
-    limits: Limits,
-    out: &Path,
-    side_files: Vec<(String, SideFile)>,
-    overwrite: bool,
-    watch: &Watch,
-) -> Result<Report> {
-    let order = Order { title: String::new(), plan, layout, out: trimmed(out), side_files };
+pub fn merge(order: Order, limits: Limits, overwrite: bool, device: Option<&dyn Device>, watch: &Watch) -> Result<Report> {
+    let order = Order { out: trimmed(&order.out), ..order };
     let checked = [Checked::of(order, &[], overwrite)?];
-    let mut reports = run_together(&checked.each_ref(), limits, overwrite, watch)?;
+    let mut reports = run_together(&checked.each_ref(), limits, overwrite, device, watch)?;
     Ok(reports.remove(0))
 }
 
@@ -85,7 +78,7 @@ pub fn merge_many(
     let plans: Vec<&Plan> = checked.iter().map(|one| one.order.plan).collect();
     for Group { recipes, limits } in super::groups(&plans, threads, max_memory)? {
         let group: Vec<&Checked> = recipes.iter().map(|recipe| &checked[*recipe]).collect();
-        let made = run_together(&group, limits, overwrite, watch)?;
+        let made = run_together(&group, limits, overwrite, None, watch)?;
         reports.extend(recipes.iter().map(|recipe| numbers[*recipe]).zip(made));
     }
     Ok(reports.into_values().collect())
@@ -132,10 +125,10 @@ struct Disk<'a> {
 }
 
 /// Merges all of these at the same time, and publishes one after the other.
-fn run_together(group: &[&Checked], limits: Limits, overwrite: bool, watch: &Watch) -> Result<Vec<Report>> {
+fn run_together(group: &[&Checked], limits: Limits, overwrite: bool, device: Option<&dyn Device>, watch: &Watch) -> Result<Vec<Report>> {
     let start = Instant::now();
     let disks = group.iter().map(|checked| Disk::begin(checked, overwrite)).collect::<Result<Vec<_>>>()?;
-    let contexts: Vec<Context> = disks.iter().map(|disk| Context::new(disk.order.plan, limits, disk, watch)).collect();
+    let contexts: Vec<Context> = disks.iter().map(|disk| Context::new(disk.order.plan, limits, disk, watch).on(device)).collect();
     std::thread::scope(|scope| {
         let journals: Vec<_> = disks.iter().map(|disk| scope.spawn(move || super::schedule::guarded(|| disk.keep_journal()))).collect();
         // Both guarded: a panic is an error that names itself, and the journals' threads wait to be stopped whatever happens here.
@@ -205,6 +198,10 @@ impl Sink for Disk<'_> {
         self.output.finished(record.clone());
         self.records.lock().expect("no holder panics").insert(name, record);
         Ok(())
+    }
+
+    fn restart(&self, job: usize) {
+        self.digests.lock().expect("no holder panics").remove(&job);
     }
 }
 

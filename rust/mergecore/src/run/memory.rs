@@ -32,6 +32,8 @@ impl Sink for Arrays<'_> {
         self.outcomes.lock().expect("no holder panics").insert(job, outcome);
         Ok(())
     }
+
+    fn restart(&self, _: usize) {}
 }
 
 /// Merges into `out`, which has one array for each job, of exactly its size.

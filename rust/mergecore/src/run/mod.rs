@@ -18,6 +18,7 @@ use crate::write::journal::Record;
 
 mod bundle;
 mod desk;
+pub mod device;
 pub mod disk;
 mod facts;
 pub mod geometry;
@@ -35,6 +36,7 @@ mod writer;
 
 use bundle::{parties, Bundle};
 use desk::{Desks, Seat};
+use device::Device;
 use facts::Survey;
 pub use groups::{groups, Group};
 pub use limits::Limits;
@@ -67,6 +69,8 @@ impl Watch {
 pub trait Sink: Sync {
     fn write(&self, job: usize, offset: u64, bytes: &[u8]) -> Result<()>;
     fn finished(&self, job: usize, outcome: Outcome) -> Result<()>;
+    /// A tensor is made anew, from its beginning: what was written of it is as good as not written.
+    fn restart(&self, job: usize);
 }
 
 /// What is known of a tensor once it is merged.
@@ -119,13 +123,19 @@ pub struct Context<'a> {
     pub limits: Limits,
     pub sink: &'a dyn Sink,
     pub watch: &'a Watch,
+    /// Who works formulas out instead of this processor, where somebody does.
+    pub device: Option<&'a dyn Device>,
     /// Bytes read and written so far for this recipe; what one reading brings several of them counts for each.
     pub done: AtomicU64,
 }
 
 impl<'a> Context<'a> {
     pub fn new(plan: &'a Plan<'a>, limits: Limits, sink: &'a dyn Sink, watch: &'a Watch) -> Self {
-        Context { plan, limits, sink, watch, done: AtomicU64::new(0) }
+        Context { plan, limits, sink, watch, device: None, done: AtomicU64::new(0) }
+    }
+
+    pub fn on(self, device: Option<&'a dyn Device>) -> Self {
+        Context { device, ..self }
     }
 
     fn tiles(&self, job: &Job) -> usize {
@@ -143,6 +153,12 @@ impl<'a> Context<'a> {
         self.done.fetch_add(bytes, Ordering::Relaxed);
         self.watch.done.fetch_add(bytes, Ordering::Relaxed);
     }
+
+    /// So much of the progress was for nothing.
+    fn take_back(&self, bytes: u64) {
+        self.done.fetch_sub(bytes, Ordering::Relaxed);
+        self.watch.done.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// Merges every job of every recipe that `skip` does not name (by the recipe's number), into their sinks. One reading of a piece serves all
@@ -153,6 +169,7 @@ pub fn run(contexts: &[Context], skip: &dyn Fn(usize, &Job) -> bool) -> Result<(
     let todo: Vec<_> = (0..contexts.len()).flat_map(jobs).filter(|(recipe, _, job)| !skip(*recipe, job)).collect();
     let moved: u64 = todo.iter().map(|(.., job)| job.bytes_to_read() + job.bytes()).sum();
     watch.total.fetch_add(moved, Ordering::Relaxed);
+    let todo = without_those_of_devices(contexts, todo)?;
     let (dense, todo): (Vec<_>, Vec<_>) = todo.into_iter().partition(|(.., job)| job.whole.is_some());
     let any_dense = contexts.iter().any(|c| c.plan.jobs.iter().any(|job| job.whole.is_some() || job.whole_of_other.is_some()));
     if any_dense {
@@ -170,6 +187,21 @@ pub fn run(contexts: &[Context], skip: &dyn Fn(usize, &Job) -> bool) -> Result<(
     // One after the other (or a few at a time): each wants all threads, and memory.
     let dense: Vec<_> = dense.iter().map(|(recipe, number, _)| [(*recipe, *number)]).collect();
     drive(dense.len(), &|i| open(&runs, &dense[i]), limits.lanes, &Desks::default, &watch.cancelled)
+}
+
+type Todo<'a> = Vec<(usize, usize, &'a Job<'a>)>;
+
+/// Has merged what devices merge; gives the rest.
+fn without_those_of_devices<'a>(contexts: &'a [Context<'a>], todo: Todo<'a>) -> Result<Todo<'a>> {
+    let mut left = BTreeMap::new();
+    for (recipe, context) in contexts.iter().enumerate() {
+        if let Some(device) = context.device {
+            let own = todo.iter().filter(|(other, ..)| *other == recipe).map(|(_, number, _)| *number);
+            left.insert(recipe, device::merge(context, device, own.collect())?);
+        }
+    }
+    let stays = |(recipe, number, _): &(usize, usize, &Job)| left.get(recipe).is_none_or(|left| left.contains(number));
+    Ok(todo.into_iter().filter(stays).collect())
 }
 
 /// What has to be known of a whole model before its first tensor is merged.

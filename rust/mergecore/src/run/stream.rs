@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::device::Device;
 use super::{schedule, Context, Limits, Outcome, Sink, Watch};
 use crate::error::Result;
 use crate::layout::Layout;
@@ -33,6 +34,7 @@ pub trait Source: Send + Sync + 'static {
     fn plan(&self) -> &Plan<'static>;
     fn layout(&self) -> &Layout;
     fn limits(&self) -> Limits;
+    fn device(&self) -> Option<&dyn Device>;
 }
 
 /// A merge on its way. Dropped before its end it is cancelled.
@@ -148,7 +150,7 @@ impl Shared {
         let start = Instant::now();
         let plan = source.plan();
         let sink = Door { shared: self, plan };
-        let context = Context::new(plan, source.limits(), &sink, &self.watch);
+        let context = Context::new(plan, source.limits(), &sink, &self.watch).on(source.device());
         super::run(std::slice::from_ref(&context), &|_, _| false)?;
         plan.checkpoints.iter().try_for_each(|checkpoint| checkpoint.check_unchanged())?;
         let read = context.done.load(Ordering::Relaxed) - plan.bytes_to_write();
@@ -199,5 +201,9 @@ impl Sink for Door<'_> {
         state.records.insert(name, record);
         self.shared.changed.notify_all();
         Ok(())
+    }
+
+    fn restart(&self, job: usize) {
+        self.shared.state().begun.remove(&job);
     }
 }

@@ -13,6 +13,7 @@ use mergecore::error::Result;
 use mergecore::layout::{self, Layout, DEFAULT_SHARD};
 use mergecore::plan::{self, Plan};
 use mergecore::recipe::Recipe;
+use mergecore::run::device::Device;
 use mergecore::run::{disk, memory, Limits, Watch};
 use serde_json::{json, Value as Json};
 
@@ -160,8 +161,14 @@ pub fn to_disk(dir: &Path, recipe: &Json, out: &Path, run: Run) -> Result<Json> 
 
 /// Merges what is planned into a folder; the report.
 pub fn finish(plan: &Plan, out: &Path, run: Run, watch: &Watch) -> Result<Json> {
+    finish_on(None, plan, out, run, watch)
+}
+
+/// The same on a device, if one is given.
+pub fn finish_on(device: Option<&dyn Device>, plan: &Plan, out: &Path, run: Run, watch: &Watch) -> Result<Json> {
     let (layout, limits) = laid_out(plan, run)?;
-    disk::merge(plan, &layout, limits, out, Vec::new(), run.overwrite, watch).map(|report| report.0)
+    let order = disk::Order { title: String::new(), plan, layout: &layout, out: out.into(), side_files: Vec::new() };
+    disk::merge(order, limits, run.overwrite, device, watch).map(|report| report.0)
 }
 
 /// Merges arrays; the merged tensors by name.
