@@ -17,12 +17,14 @@ use model::family::{family, save, Make};
 use model::{files, finish_on, plan, to_disk, Run, RUN};
 use serde_json::{json, Value as Json};
 
+type Room = Box<dyn Fn(usize) -> u64 + Send + Sync>;
+
 /// It adds task vectors, and looks at each piece once before.
 struct Adder {
     lanes: usize,
     chunk: u64,
     /// Elements that a piece may have.
-    room: Box<dyn Fn(usize) -> u64 + Send + Sync>,
+    room: Room,
     /// Pieces asked for so far.
     asked: AtomicUsize,
     begun: Mutex<Vec<String>>,
@@ -171,7 +173,7 @@ fn a_device_makes_the_bytes_that_the_processor_makes_whatever_its_memory_does() 
     save(&family, dir.path());
     let report = to_disk(dir.path(), &recipe(), &dir.path().join("cpu"), Run { threads: 1, ..RUN }).unwrap();
     let expected = files(&dir.path().join("cpu"));
-    let rooms: [(&str, u64, Box<dyn Fn(usize) -> u64 + Send + Sync>); 5] = [
+    let rooms: [(&str, u64, Room); 5] = [
         ("enough", u64::MAX / 2, Box::new(|_| u64::MAX)),
         ("a block at a time", 1, Box::new(|_| u64::MAX)),
         ("less than is asked for", u64::MAX / 2, Box::new(|_| 20_000)),
