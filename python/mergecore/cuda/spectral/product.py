@@ -1,0 +1,73 @@
+"""Products with a matrix that is widened to float64 piece by piece, and checks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+# How much of the long axis is widened at a time.
+_PANEL = 4096
+# Random vectors with which results are checked.
+_PROBES = 8
+
+
+def oriented(matrix: Tensor) -> Tensor:
+    """A view of a matrix with its shorter axis first."""
+    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+
+
+def panels(a: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Pieces of the long axis of a (short, long) matrix: which, and their numbers in float64."""
+    for start in range(0, a.shape[1], _PANEL):
+        span = slice(start, start + _PANEL)
+        yield span, a[:, span].double()
+
+
+def gram(a: Tensor, scale: float) -> Tensor:
+    """The dot products of the rows of a·scale: float64 of shape (short, short)."""
+    found = torch.zeros(a.shape[0], a.shape[0], dtype=torch.float64, device=a.device)
+    for _, piece in panels(a):
+        scaled = piece * scale
+        found.addmm_(scaled, scaled.T)
+    return found
+
+
+def times(a: Tensor, x: Tensor) -> Tensor:
+    """The product ax, of a float64 (long, columns) matrix."""
+    found = torch.zeros(a.shape[0], x.shape[1], dtype=torch.float64, device=a.device)
+    for span, piece in panels(a):
+        found.addmm_(piece, x[span])
+    return found
+
+
+def transposed_times(a: Tensor, x: Tensor) -> Tensor:
+    """The product aᵀx, of a float64 (short, columns) matrix."""
+    return torch.cat([piece.T @ x for _, piece in panels(a)])
+
+
+def transform(a: Tensor, w: Tensor) -> None:
+    """Makes a ← wa in place, of a float64 (short, short) matrix; rounds to a's dtype."""
+    for span, piece in panels(a):
+        a[:, span] = w @ piece
+
+
+def probes(rows: int, device: torch.device) -> Tensor:
+    """Random numbers between -1 and 1, always the same: float64 of shape (rows, 8)."""
+    numbers = torch.Generator().manual_seed(0x9E3779B9)
+    found = torch.rand(rows, _PROBES, generator=numbers, dtype=torch.float64)
+    return (2 * found - 1).to(device)
+
+
+def distance(x: Tensor, y: Tensor) -> float:
+    """‖x − y‖ / ‖y‖; 0 where both are zero."""
+    largest = float(torch.cat((x, y)).abs().max()) if x.numel() else 0.0
+    if largest == 0:
+        return 0.0
+    # Divided by the largest, so that squares neither overflow nor vanish.
+    off = float(torch.linalg.vector_norm((x - y) / largest))
+    size = float(torch.linalg.vector_norm(y / largest))
+    if size:
+        return off / size
+    return float("inf") if off else 0.0
