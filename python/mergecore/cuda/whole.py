@@ -142,8 +142,9 @@ class _Within:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, RunError):
             called = f"tensor {self._name}" if self._name else "the array"
-            is_theirs = isinstance(error, NotFiniteError)
-            message = error.of_tensor(self._name) if is_theirs else str(error)
+            message = str(error)
+            if isinstance(error, NotFiniteError):
+                message = error.of_tensor(self._name)
             raise RunError(f"{called}{self._part}: {message}") from error
 
 

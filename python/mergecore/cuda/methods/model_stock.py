@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mergecore.cuda.formula import Chunk, Facts, Formula, Parameters, Place, Sums
 from mergecore.cuda.kernels import lanes
-from mergecore.cuda.kernels.blend import divide
 from mergecore.cuda.kernels.lanes import Term
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class ModelStock(Formula):
@@ -35,44 +38,45 @@ class ModelStock(Formula):
         models = self.place.models
         length = self.place.row if self.of_rows else max(chunk.inputs[0].numel(), 1)
         if self.of_rows:
-            dots = lanes.sums(self.terms(chunk, facts), length)
+            dots = lanes.sums(self.terms(chunk, facts), length).cpu().numpy()
         else:
-            dots = torch.tensor(facts.sums, dtype=torch.float64).view(-1, 1)
-        factor = divide(share(dots, models, self.parameters["clamp"]), float(models))
-        factor = factor.to(self.place.dtype).to(chunk.inputs[0].device).view(-1, 1)
+            dots = np.array(facts.sums).reshape(-1, 1)
+        factors = torch.from_numpy(share(dots, models, self.parameters["clamp"]) / models)
+        factor = factors.to(self.place.dtype).to(chunk.inputs[0].device).view(-1, 1)
         total = torch.zeros_like(chunk.inputs[0]).view(-1, length)
         for row in chunk.inputs:
             total += row.view(-1, length) * factor
         return total.view(-1)
 
 
-def share(dots: Tensor, models: int, clamp: bool) -> Tensor:
+def share(dots: Floats, models: int, clamp: bool) -> Floats:
     """How far from the base to the mean; 0 where there is no angle.
 
+    In NumPy: torch's square root is MKL's on some processors, which is off by a last digit.
+
     Args:
-        dots: float64 (pairs, rows), each model with itself and those after it.
+        dots: Shape (pairs, rows), each model with itself and those after it.
         models: How many there are.
         clamp: Keep it between 0 and 1, and take short task vectors as they are.
 
     Returns:
-        float64 (rows,).
+        Shape (rows,).
     """
     of_pair = dict(zip(_pairs(models), dots, strict=True))
-    total = torch.zeros_like(dots[0])
-    for i, j in itertools.combinations(range(models), 2):
-        # One root of a product: the cosine of equal vectors is 1 to the last bit.
-        lengths = (of_pair[i, i] * of_pair[j, j]).sqrt()
-        if not clamp:
-            lengths = lengths.clamp(min=1e-6)
-        cosine = (of_pair[i, j] / lengths).clamp(-1.0, 1.0)
-        total = total + torch.where(lengths > 0, cosine, 0)
-    cosine = divide(total, models * (models - 1.0) / 2.0)
-    divisor = 1.0 + (models - 1.0) * cosine
-    t = models * cosine / divisor
-    if clamp:
-        t = t.clamp(0.0, 1.0)
-    known = torch.isfinite(dots).all(dim=0) & ~(divisor.abs() < 1e-6)
-    return torch.where(known, t, 0)
+    total = np.zeros_like(dots[0])
+    with np.errstate(all="ignore"):  # what is no number is told below
+        for i, j in itertools.combinations(range(models), 2):
+            # One root of a product: the cosine of equal vectors is 1 to the last bit.
+            lengths = np.sqrt(of_pair[i, i] * of_pair[j, j])
+            lengths = lengths if clamp else np.maximum(lengths, 1e-6)
+            cosine = np.clip(of_pair[i, j] / lengths, -1.0, 1.0)
+            total += np.where(lengths > 0, cosine, 0.0)
+        cosine = total / (models * (models - 1.0) / 2.0)
+        divisor = 1.0 + (models - 1.0) * cosine
+        t = models * cosine / divisor
+    t = np.clip(t, 0.0, 1.0) if clamp else t
+    known = np.isfinite(dots).all(axis=0) & ~(np.abs(divisor) < 1e-6)
+    return np.where(known, t, 0.0)
 
 
 def _pairs(models: int) -> list[tuple[int, int]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch import Tensor
 _PANEL = 4096
 # Random vectors with which results are checked.
 _PROBES = 8
+_WORD = (1 << 64) - 1
 
 
 def oriented(matrix: Tensor) -> Tensor:
@@ -54,10 +57,24 @@ def transform(a: Tensor, w: Tensor) -> None:
 
 
 def probes(rows: int, device: torch.device) -> Tensor:
-    """Random numbers between -1 and 1, always the same: float64 of shape (rows, 8)."""
-    numbers = torch.Generator().manual_seed(0x9E3779B9)
-    found = torch.rand(rows, _PROBES, generator=numbers, dtype=torch.float64)
-    return (2 * found - 1).to(device)
+    """Random numbers between -1 and 1, the engine's: float64 of shape (rows, 8).
+
+    They are the same ones since `largest` is a guess that depends on them, and a floor on it.
+    """
+    count = rows * _PROBES
+    return _numbers(count.bit_length())[:count].view(_PROBES, rows).T.to(device)
+
+
+@cache
+def _numbers(bits: int) -> Tensor:
+    """The first 2ᵇ of xorshift64*: float64."""
+    state, found = 0x9E3779B97F4A7C15, array("Q")
+    for _ in range(1 << bits):
+        state ^= state >> 12
+        state ^= state << 25 & _WORD
+        state ^= state >> 27
+        found.append(state * 0x2545F4914F6CDD1D & _WORD)
+    return torch.tensor(memoryview(found).cast("B").cast("q"), dtype=torch.float64) / 2.0**63
 
 
 def distance(x: Tensor, y: Tensor) -> float:
