@@ -109,6 +109,26 @@ def test_float64(method, shape):
             assert_equal(merged(method, given, base, parameters), expected)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-6], ids=["long", "short"])
+@pytest.mark.parametrize("method", cuda.METHODS)
+def test_models_that_are_alike(method, scale):
+    """Angles where a formula takes another turn; steps so short that it does; and opposites."""
+    rng = case(method, scale)
+    shared = rng.normal(size=(90, 50))
+    for apart in (1e-9, 1e-3, 0.05, 0.3, 0.45, 0.6, -2.0):
+        count = counts(method)[-1]
+        own = [shared + apart * rng.normal(size=shared.shape) for _ in range(count - 1)]
+        deltas = [shared, *own] if apart > 0 else [shared * (-1) ** i for i in range(count)]
+        base = rng.normal(size=shared.shape).astype(np.float32)
+        start = base if method in OF_TASK_VECTORS else 0 * base
+        given = [(start + scale * delta).astype(np.float32) for delta in deltas]
+        for parameters in variations(method, count):
+            parameters |= {"matrices": "none"} if "matrices" in parameters else {}
+            first = base if method in OF_TASK_VECTORS else None
+            expected = engine(method, given, first, parameters)
+            assert_equal(merged(method, given, first, parameters), expected)
+
+
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16], ids=["bf16", "f16"])
 @pytest.mark.parametrize("method", cuda.METHODS)
 def test_sixteen_bits_are_widened(method, dtype):

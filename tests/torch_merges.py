@@ -69,9 +69,11 @@ def variations(method: str, models: int) -> Iterator[dict[str, Any]]:
             if cuda.runs(method, complete(method, models, **given)) is None:
                 yield complete(method, models, **given)
     together |= {"scope": "tensor"} if "scope" in together else {}
-    l1 = {k: v for k, v in {"density": 0.4, "rescale": "l1"}.items() if k in together}
-    for given in (together, together | l1):
-        yield complete(method, models, **given)
+    yield complete(method, models, **together)
+    for density in (0.4, [DENSITIES[(i + 1) % 5] for i in range(models)]):
+        l1 = {k: v for k, v in {"density": density, "rescale": "l1"}.items() if k in together}
+        if l1:
+            yield complete(method, models, **together | l1)
 
 
 def _values(parameter: registry.Parameter, models: int) -> list[Any]:
