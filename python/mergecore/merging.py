@@ -77,6 +77,7 @@ def merge(
     shard_size: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    device: str | None = None,
     **parameters: Value | None,
 ) -> MergeReport:
     """Merges models on disk into a new folder.
@@ -106,6 +107,9 @@ def merge(
         shard_size: The size of an output shard, in bytes.
         overwrite: Replace `out` if it is there.
         progress: Called about ten times a second with the bytes done and the bytes in all.
+        device: Where formulas are worked out: `"cpu"`, `"cuda"` (all GPUs), `"cuda:1"`, or
+            `"cpu-torch"`, which is the GPUs' arithmetic on the CPU. Only some methods can be; the
+            report's notes say which tensors were not.
         **parameters: The method's own parameters, for example `density=0.5`, `weights=[0.7, 0.3]`
             or `lambda_=0.8`: one value for all models, or a list with one a model.
 
@@ -147,6 +151,7 @@ def merge(
         shard_size=shard_size,
         overwrite=overwrite,
         progress=progress,
+        device=device,
     )
 
 
@@ -185,6 +190,7 @@ def run(
     shard_size: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    device: str | None = None,
 ) -> MergeReport:
     """Runs a recipe.
 
@@ -198,6 +204,7 @@ def run(
         shard_size: In bytes.
         overwrite: Replace `out` if it is there.
         progress: Called with the bytes done and the bytes in all, of one document after the other.
+        device: As in `merge`; the recipe's `device` if None.
 
     Raises:
         MergecoreError: As `merge` does.
@@ -206,6 +213,7 @@ def run(
         "threads": threads,
         "max_memory": max_memory,
         "shard_size": shard_size,
+        "device": device,
     }
     listed = None if isinstance(request, dict) else documents.load(request)
     if listed is not None and len(listed) > 1:

@@ -8,8 +8,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mergecore import recipe, registry, side_files
 from mergecore._mergecore import Opened, Plan, checkpoint, recipe_models
@@ -21,8 +22,14 @@ from mergecore.tokenizer import speech
 from mergecore.tokenizer.files import TokenizerFiles
 from mergecore.tokenizer.output import source_of
 
+if TYPE_CHECKING:
+    from mergecore.cuda.device import Device
+
 Progress: TypeAlias = Callable[[int, int], None]
 """Called about ten times a second with the bytes done and the bytes in all."""
+
+CPU = "cpu"
+"""The device that is always there."""
 
 _STAND_IN = "(the base that the models name)"
 
@@ -38,6 +45,8 @@ class Prepared:
     tokenizer: TokenizerFiles
     places: Sequence[Path]
     """Where the models and adapters are."""
+    device: Device | None = None
+    """Where formulas are worked out, if not on the CPU."""
 
     def run(
         self,
@@ -47,7 +56,8 @@ class Prepared:
     ) -> dict[str, Any]:
         """Merges into the folder `out` and returns the engine's report, the plan's notes in it."""
         place, files = checked_name(out), self.side_files(out)
-        return self.told(self.plan.run(place, files, overwrite=overwrite, progress=progress))
+        how: dict[str, Any] = {"overwrite": overwrite, "progress": progress}
+        return self.told(self.plan.run(place, files, **how, device=self.device))
 
     def told(self, words: str) -> dict[str, Any]:
         """The engine's report, from its words, with the plan's notes in it."""
@@ -55,6 +65,7 @@ class Prepared:
         for key in ("notes", "warnings"):
             said = report.get(key) or []
             report[key] = [note for note in self.summary[key] if note not in said] + said
+        report["notes"] += self.device.notes() if self.device is not None else []
         return report
 
     def is_made(self, out: str | os.PathLike[str]) -> bool:
@@ -94,6 +105,7 @@ def prepare(
     quiet: bool = True,
     documents: Mapping[str, Path] | None = None,
     opened: Opened | None = None,
+    device: str | None = None,
 ) -> Prepared:
     """Finds a recipe's models and checks that they fit; reads headers only.
 
@@ -109,15 +121,17 @@ def prepare(
         quiet: Show no progress while a model is downloaded.
         documents: Where the merges are that the recipe names as models.
         opened: The models that are open for other recipes: this one's are opened there.
+        device: Where formulas are worked out: `cpu`, `cpu-torch`, `cuda` or `cuda:N`; the recipe's
+            `device` if None, or else the CPU.
 
     Raises:
-        RecipeError: The recipe is wrong.
+        RecipeError: The recipe is wrong, or there is no such device.
         ModelNotFoundError: A model is not to be had.
         ModelError: A model is malformed, or does not fit the others.
     """
     with _as_model_errors():
         return _prepare(
-            *(request, from_file, quiet, documents or {}, opened),
+            *(request, from_file, quiet, documents or {}, opened, device),
             threads=threads,
             max_memory=max_memory,
             shard_size=shard_size,
@@ -187,6 +201,7 @@ def _checked(
     The engine checks the whole recipe before anything is downloaded; a base still to be found is
     stood in for, since a recipe without it would be refused.
     """
+    request = {key: value for key, value in request.items() if key != "device"}  # not the engine's
     named = dict.fromkeys(recipe.references_of(request))
 
     def note(reference: str) -> str:
@@ -228,8 +243,10 @@ def _prepare(
     quiet: bool,
     documents: Mapping[str, Path],
     opened: Opened | None,
+    device: str | None,
     **limits: int | None,
 ) -> Prepared:
+    named = device or request.get("device") or CPU
     request, references = _checked(request, from_file, documents)
     notes: list[str] = []
     places = {reference: _located(reference, documents, quiet) for reference in references}
@@ -258,12 +275,25 @@ def _prepare(
         **limits,
     )
     summary = {**json.loads(plan.summary()), "donor": donor}
+    worker = None if named == CPU else _worker(named, limits["max_memory"])
+    if worker is not None:
+        notes += worker.foreseen(summary, json.loads(plan.steps()))
     summary["notes"] = [*notes, *spoken.notes, *summary["notes"]]
     summary["warnings"] = [
         *spoken.warnings, *_of_configs(locations, donor), *summary["warnings"],
     ]  # fmt: skip
     read = [path for place in places.values() for path in place if path is not None]
-    return Prepared(summary, plan, locations[donor], spoken.files, read)
+    return Prepared(summary, plan, locations[donor], spoken.files, read, worker)
+
+
+def _worker(name: Any, max_memory: int | None) -> Device:
+    if not isinstance(name, str):
+        raise RecipeError(f"device is {name!r}: it is cpu, cpu-torch, cuda or cuda:N")
+    if find_spec("torch") is None:
+        raise RecipeError(f"device {name}: torch is not installed: pip install 'mergecore[torch]'")
+    from mergecore.cuda.device import Device
+
+    return Device(name, max_memory)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ class Stream:
         return self._merged()
 
     def _merged(self) -> Iterator[tuple[str, Any]]:
-        engine = _mergecore.Stream(self._prepared.plan, self._ahead)
+        engine = _mergecore.Stream(self._prepared.plan, self._ahead, self._prepared.device)
         order = list(self.tensors.items())
         while (merged := engine.next()) is not None:
             number, held = merged
@@ -105,6 +105,7 @@ def stream(
     threads: int | None = None,
     max_memory: int | None = None,
     ahead: int = AHEAD,
+    device: str | None = None,
 ) -> Stream:
     """Merges tensor by tensor, and writes nothing.
 
@@ -118,6 +119,7 @@ def stream(
         threads: As in `merge`.
         max_memory: In bytes, for the engine; the tensors come to it.
         ahead: Bytes of finished tensors that may wait to be taken.
+        device: As in `merge`.
 
     Returns:
         An iterable of (name, tensor), to be read once, with `tensors` beforehand and the `report`
@@ -133,7 +135,8 @@ def stream(
         >>> for name, tensor in mergecore.stream("recipe.yml", framework="pt"):
         ...     print(name, tensor.shape)
     """
-    return Stream(prepared(request, threads=threads, max_memory=max_memory), framework, ahead)
+    limits: dict[str, Any] = {"threads": threads, "max_memory": max_memory, "device": device}
+    return Stream(prepared(request, **limits), framework, ahead)
 
 
 def load(
@@ -142,6 +145,7 @@ def load(
     *,
     threads: int | None = None,
     max_memory: int | None = None,
+    device: str | None = None,
 ) -> MergeReport:
     """Merges into the weights of a torch model that is there.
 
@@ -153,6 +157,7 @@ def load(
         into: A `torch.nn.Module`, for example of transformers, or a dict of tensors.
         threads: As in `merge`.
         max_memory: As in `stream`.
+        device: As in `merge`: where formulas are worked out, wherever the model is.
 
     Returns:
         The report of the merge.
@@ -167,16 +172,19 @@ def load(
         >>> model = AutoModelForCausalLM.from_pretrained("base")
         >>> mergecore.load("recipe.yml", into=model)
     """
-    merged = stream(request, framework="pt", threads=threads, max_memory=max_memory)
+    limits: dict[str, Any] = {"threads": threads, "max_memory": max_memory, "device": device}
+    merged = stream(request, framework="pt", **limits)
     fill(into, merged)
     assert merged.report is not None
     return merged.report
 
 
-def prepared(
-    request: PathLike | Recipe, *, threads: int | None = None, max_memory: int | None = None
-) -> Prepared:
+def prepared(request: PathLike | Recipe, **limits: Any) -> Prepared:
     """A merge of one document, its models found.
+
+    Args:
+        request: As in `stream`.
+        **limits: As `planning.prepare` takes them.
 
     Raises:
         MergecoreError: As `stream` does.
@@ -189,8 +197,7 @@ def prepared(
         )
     single = listed[0].recipe if listed else request
     assert isinstance(single, dict)
-    from_file = listed is not None
-    return planning.prepare(single, from_file=from_file, threads=threads, max_memory=max_memory)
+    return planning.prepare(single, from_file=listed is not None, **limits)
 
 
 def fill(model: Any, merged: Stream) -> None:

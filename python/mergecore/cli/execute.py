@@ -30,6 +30,7 @@ def execute(
         threads=running.threads,
         max_memory=running.max_memory,
         shard_size=running.shard_size,
+        device=running.device,
         quiet=silent,
     )
     prepared.summary["notes"][:0] = notes

@@ -15,7 +15,7 @@ import click
 from mergecore.cli.options import parse_size
 
 _ALWAYS_LITTLE = "memory is small anyway; --max-memory bounds it"
-_CPU = "merges run on the CPU, where the disk is the limit"
+_CPU = "--device cuda has a GPU work formulas out; else the CPU does, and the disk is the limit"
 
 _ACCEPTED = {
     "--allow-crimes": "tensors are matched by name and shape, whatever the architecture is called",

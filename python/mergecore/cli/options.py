@@ -55,12 +55,8 @@ def _modifiers(
     return [key_value.modifier(text) for text in given]
 
 
-def _cpu_only(_ctx: click.Context, _param: click.Parameter, device: str) -> str:
-    if device not in ("cpu", "auto"):
-        raise click.BadParameter(
-            f"{device}: merges run on the CPU until the torch path exists; leave the option out"
-        )
-    return device
+def _device(_ctx: click.Context, _param: click.Parameter, name: str | None) -> str | None:
+    return None if name == "auto" else name  # mergekit's word for what is there
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,7 @@ class Running:
     threads: int | None
     max_memory: int | None
     shard_size: int | None
+    device: str | None
     dry_run: bool
     overwrite: bool
     as_json: bool
@@ -85,10 +82,9 @@ _RUNNING = (
     click.option("--shard-size", metavar="SIZE", callback=_size, help="Of the output's, like 5GB"),
     click.option(
         "--device",
-        default="cpu",
-        callback=_cpu_only,
-        expose_value=False,
-        help="Where to merge; only cpu so far",
+        metavar="cpu|cuda[:N]|cpu-torch",
+        callback=_device,
+        help="Where formulas are worked out  [cpu]",
     ),
     click.option("--dry-run", is_flag=True, help="Check everything, print the plan, write nothing"),
     click.option("--overwrite", is_flag=True, help="Replace the output if it is there"),

@@ -28,6 +28,7 @@ def execute(
         threads=running.threads,
         max_memory=running.max_memory,
         shard_size=running.shard_size,
+        device=running.device,
         quiet=silent,
     )
     if running.dry_run:

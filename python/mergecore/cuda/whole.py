@@ -57,15 +57,29 @@ class Request:
         """The unit's merged elements, flat, in the arithmetic's dtype.
 
         Args:
-            models: The unit's elements of each model, flat and contiguous, of any float dtype.
+            models: As in `delta`, and so are the others.
             base: Those of the base.
             unit: One of `whole.units`.
             onto: What the merged task vector is added to, where that is not the base.
 
         Raises:
+            RunError: As `delta` does.
+        """
+        delta = self.delta(models, base, unit)
+        lambda_ = float(self.formula.parameters.get("lambda", 1.0))
+        return attach(delta, (base if onto is None else onto).to(delta.dtype), lambda_)
+
+    def delta(self, models: Sequence[Tensor], base: Tensor, unit: Unit) -> Tensor:
+        """The unit's merged task vector, flat, without λ, before it is added to the base.
+
+        Args:
+            models: The unit's elements of each model, flat and contiguous, of any float dtype.
+            base: Those of the base.
+            unit: One of `whole.units`.
+
+        Raises:
             RunError: A matrix holds NaN or infinities, or a result is not certified.
         """
-        dtype = self.formula.place.dtype
         if self.whole.solved:
             delta = self._solved(models, base, unit)
         else:
@@ -75,8 +89,7 @@ class Request:
         for modifier, is_meant in zip(self.modifiers, self.whole.reshaped, strict=True):
             if is_meant:
                 self._boost(delta, models, base, unit, modifier)
-        lambda_ = float(self.formula.parameters.get("lambda", 1.0))
-        return attach(delta, (base if onto is None else onto).to(dtype), lambda_)
+        return delta
 
     def _solved(self, models: Sequence[Tensor], base: Tensor, unit: Unit) -> Tensor:
         """Matrix by matrix, by the method."""

@@ -297,8 +297,8 @@ def _take(worker: Any, merged: Stream) -> list[str]:
 def _process_tied(model: Any) -> None:
     """Layers that share a weight make what they need of it again: all but one reload passes over.
 
-    (vLLM 0.32 on a CPU: a head tied to the embedding went on with the packed weights of before. Log-
-    probabilities changed with every swap, and came back, and were wrong.)
+    (vLLM 0.32 on a CPU: a head tied to the embedding went on with the packed weights of before.
+    Log-probabilities changed with every swap, and came back, and were wrong.)
     """
     owners: dict[int, list[Any]] = {}
     for layer in model.modules():
