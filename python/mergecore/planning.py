@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -287,8 +288,8 @@ def _prepare(
 
 
 def _worker(name: Any, max_memory: int | None) -> Device:
-    if not isinstance(name, str):
-        raise RecipeError(f"device is {name!r}: it is cpu, cpu-torch, cuda or cuda:N")
+    if not isinstance(name, str) or re.fullmatch(r"cpu-torch|cuda(:\d+)?", name) is None:
+        raise RecipeError(f"device {name!r}: it is cpu, cpu-torch, cuda or cuda:N")
     if find_spec("torch") is None:
         raise RecipeError(f"device {name}: torch is not installed: pip install 'mergecore[torch]'")
     from mergecore.cuda.device import Device

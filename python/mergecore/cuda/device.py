@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
@@ -318,24 +317,22 @@ def _lack() -> None:
 
 
 def devices(name: str) -> list[torch.device]:
-    """The devices of a name.
+    """The devices of a name: `cpu-torch`, `cuda` for all GPUs, or `cuda:N`.
 
     Raises:
         RecipeError: There is none.
     """
     if name == "cpu-torch":
         return [torch.device("cpu")]
-    found = re.fullmatch(r"cuda(?::(\d+))?", name)
-    if found is None:
-        raise RecipeError(f"device {name!r}: it is cpu, cpu-torch, cuda or cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         raise RecipeError(f"device {name}: torch sees no GPU here")
-    if found[1] is None:
-        return [torch.device("cuda", number) for number in range(count)]
-    if int(found[1]) >= count:
+    number = name.removeprefix("cuda").removeprefix(":")
+    if not number:
+        return [torch.device("cuda", which) for which in range(count)]
+    if int(number) >= count:
         raise RecipeError(f"device {name}: torch sees {count} GPUs, the last is cuda:{count - 1}")
-    return [torch.device("cuda", int(found[1]))]
+    return [torch.device("cuda", int(number))]
 
 
 def _free(place: torch.device) -> int:
