@@ -7,21 +7,19 @@ own: while one lane's piece is worked on, those of the others are read, copied a
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
 import torch
 
 from mergecore import cuda
 from mergecore.cuda.formula import Place
+from mergecore.cuda.lane import Bytes, Lane
 from mergecore.cuda.stream import Stream
 from mergecore.errors import RecipeError
 
-Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 Counts: TypeAlias = list[list[int]]
 _T = TypeVar("_T")
 
@@ -51,7 +49,7 @@ class Device:
         self.name = name
         each = 1 if name == "cpu-torch" else _LANES
         places = [place for place in devices(name) for _ in range(each)]
-        self._lanes = [_Lane(place, (max_memory or _free(place)) // each) for place in places]
+        self._lanes = [Lane(place, (max_memory or _free(place)) // each) for place in places]
         self._begun: list[str] = []
         self._done: list[str] = []
 
@@ -97,7 +95,7 @@ class Bench:
     Where memory does not suffice, the answer is None or False, and all of the piece is forgotten.
     """
 
-    def __init__(self, about: Mapping[str, Any], lane: _Lane, tell: Callable[[], Any]) -> None:
+    def __init__(self, about: Mapping[str, Any], lane: Lane, tell: Callable[[], Any]) -> None:
         """Begins with nothing known.
 
         Args:
@@ -133,7 +131,8 @@ class Bench:
         item = 8 if self._about["wide"] else 4
         # As they are stored, widened, and as thinned; and the counters of a mask.
         each = sum(dtype.itemsize for dtype in self._stored) + 3 * item * len(self._stored) + 64
-        return min(max(self._lane.memory // each, 1), _MOST)
+        room: int = self._lane.memory // each
+        return min(max(room, 1), _MOST)
 
     def wanted(self) -> tuple[int, int] | None:
         """The elements that must be seen before it can be merged; None if it can be."""
@@ -149,7 +148,8 @@ class Bench:
         if source == 0:
             self._given.clear()
         if self._request is not None and source == 0 and not self._fits():
-            return self._fitting(_lack) or False
+            self._fitting(_lack)
+            return False
 
         def take() -> bool:
             raw = self._lane.sent()
@@ -246,73 +246,7 @@ class Bench:
             return None
 
 
-class _Lane:
-    """A queue of work on a device, and memory on both sides of it. On a CPU nothing is copied."""
-
-    def __init__(self, place: torch.device, memory: int) -> None:
-        self.memory = memory
-        """Bytes of the device that may be taken."""
-        self._place = place
-        self._queue = torch.cuda.Stream(place) if place.type == "cuda" else None
-        self._rooms: list[tuple[torch.Tensor, Any]] = []
-        self._last: torch.Tensor | None = None
-        self._out: torch.Tensor | None = None
-
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
-        """What is done within is done in this lane."""
-        with torch.inference_mode():
-            if self._queue is None:
-                yield
-                return
-            with torch.cuda.device(self._place), torch.cuda.stream(self._queue):
-                yield
-
-    def clear(self) -> None:
-        """Gives back what the device's memory holds for nothing."""
-        if self._queue is not None:
-            torch.cuda.empty_cache()
-
-    def room(self, size: int) -> Bytes:
-        """Where the engine reads to: the one of two that was sent longer ago."""
-        if self._queue is None:
-            self._last = torch.empty(size, dtype=torch.uint8)
-            return self._last.numpy()
-        room, event = self._rooms.pop(0) if len(self._rooms) == 2 else (None, None)
-        if event is not None:
-            event.synchronize()
-        if room is None or room.numel() < size:
-            room = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-        self._rooms.append((room, None))
-        self._last = room[:size]
-        return self._last.numpy()
-
-    def sent(self) -> torch.Tensor:
-        """What was read, on the device."""
-        assert self._last is not None
-        if self._queue is None:
-            return self._last
-        sent = self._last.to(self._place, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
-        self._rooms[-1] = (self._rooms[-1][0], event)
-        return sent
-
-    def fetched(self, tensor: torch.Tensor) -> Bytes:
-        """The bytes of a tensor of the device, until the next are fetched."""
-        raw = tensor.reshape(-1).view(torch.uint8)
-        if self._queue is None:
-            self._out = raw
-            return raw.numpy()
-        if self._out is None or self._out.numel() < raw.numel():
-            self._out = torch.empty(raw.numel(), dtype=torch.uint8, pin_memory=True)
-        out = self._out[: raw.numel()]
-        out.copy_(raw, non_blocking=True)
-        torch.cuda.current_stream().synchronize()
-        return out.numpy()
-
-
-def _lack() -> None:
+def _lack() -> bool:
     raise torch.OutOfMemoryError("more than max_memory")
 
 

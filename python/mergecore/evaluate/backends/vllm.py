@@ -306,7 +306,7 @@ def _process_tied(model: Any) -> None:
             owners.setdefault(id(parameter), []).append(layer)
     for layers in owners.values():
         for layer in layers if len(layers) > 1 else []:
-            method = getattr(layer, "quant_method", None)
+            method: Any = getattr(layer, "quant_method", None)
             if hasattr(method, "process_weights_after_loading"):
                 method.process_weights_after_loading(layer)
 
