@@ -73,6 +73,18 @@ fn stat(file: &File) -> std::io::Result<(u64, i128)> {
     Ok((meta.len(), meta.mtime() as i128 * 1_000_000_000 + meta.mtime_nsec() as i128))
 }
 
+#[cfg(target_os = "linux")]
+impl InputFile {
+    /// Whether the byte at `offset` can be had without waiting for a disk. (Advice on a megabyte that is in the page cache goes through all
+    /// of its pages: 3 % of the time that `compare` takes.)
+    fn is_cached(&self, offset: u64) -> bool {
+        let mut byte = 0u8;
+        let into = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        // SAFETY: the descriptor is open as long as `self.file` is, and one byte is written to where there is one.
+        unsafe { libc::preadv2(self.file.as_raw_fd(), &into, 1, offset as i64, libc::RWF_NOWAIT) == 1 }
+    }
+}
+
 impl Bytes for InputFile {
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         self.file.read_exact_at(out, offset).map_err(|e| Error::io(&self.path, "reading", &e))
@@ -80,9 +92,11 @@ impl Bytes for InputFile {
 
     fn will_need(&self, offset: u64, bytes: u64) {
         #[cfg(target_os = "linux")]
-        // SAFETY: the descriptor is open as long as `self.file` is; advice cannot touch memory.
-        unsafe {
-            libc::posix_fadvise(self.file.as_raw_fd(), offset as i64, bytes as i64, libc::POSIX_FADV_WILLNEED);
+        if bytes > 0 && !(self.is_cached(offset) && self.is_cached(offset + bytes - 1)) {
+            // SAFETY: the descriptor is open as long as `self.file` is; advice cannot touch memory.
+            unsafe {
+                libc::posix_fadvise(self.file.as_raw_fd(), offset as i64, bytes as i64, libc::POSIX_FADV_WILLNEED);
+            }
         }
         #[cfg(not(target_os = "linux"))]
         let _ = (offset, bytes, self.file.as_raw_fd());
