@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,9 @@ def compare(
     mergecore compare a b c --base base
     mergecore compare merged --report merged.html
     """
-    from mergecore.diagnose import geometry
+    # The matrices are N × N: more threads would wait for work, spinning, while the engine reads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from mergecore.diagnose import reading
 
     if report is not None:
         from mergecore import page
@@ -55,9 +58,12 @@ def compare(
 
         page.check(Path(report))
     with terminal.progress("comparing", shown=not (as_json or quiet)) as progress:
-        found = geometry.compare(
+        sums = reading.read(
             models, base, ignore=list(ignore) or None, threads=threads, progress=progress
         )
+    from mergecore.diagnose import geometry  # imported by now: `reading` says how
+
+    found = geometry.of_reading(sums)
     if report is not None:
         page.write(charts.page_of_geometry(found), Path(report))
     if as_json:

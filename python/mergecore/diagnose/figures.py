@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,7 @@ class Figures:
         """Those of one tensor, in the engine's words; a sum that is not finite is null there."""
         told = {key: _numbers(value) for key, value in told.items()}
         models = len(told["l1"])
-        upper = np.triu_indices(models)
-        pairs = np.triu_indices(models, 1)
+        upper, pairs = _triangle(models, 0), _triangle(models, 1)
         touched = np.array(told["touched_square"], np.float64)
         left_out = int(told["left_out"])
         return cls(
@@ -79,12 +79,12 @@ class Figures:
     @classmethod
     def total(cls, parts: Iterable[Figures]) -> Figures:
         """Those of several tensors together; there must be one at least."""
-        every = list(parts)
-        totals = every[0]
-        for part in every[1:]:
-            sums = {f.name: getattr(totals, f.name) + getattr(part, f.name) for f in fields(cls)}
-            totals = cls(**sums)
-        return totals
+        first, *others = parts
+        sums = {field.name: getattr(first, field.name) for field in fields(cls)}
+        for part in others:
+            for name in sums:
+                sums[name] = sums[name] + getattr(part, name)
+        return cls(**sums)
 
     @property
     def norms(self) -> Floats:
@@ -169,6 +169,8 @@ def listed(values: Any) -> Any:
     """Numbers as JSON has them, in arrays, lists and dicts: None for what is not finite."""
     if isinstance(values, dict):
         return {key: listed(value) for key, value in values.items()}
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f" and np.isfinite(values).all():
+        return values.tolist()
     if isinstance(values, np.ndarray | list | tuple):
         return [listed(value) for value in values]
     if isinstance(values, float | np.floating):
@@ -183,10 +185,17 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-def _symmetric(models: int, place: Any, values: Sequence[float]) -> Floats:
+@cache
+def _triangle(models: int, first: int) -> tuple[Any, Any]:
+    """Rows and columns of a square matrix's diagonal number `first` and what is above it."""
+    return np.triu_indices(models, first)
+
+
+def _symmetric(models: int, place: tuple[Any, Any], values: Sequence[float]) -> Floats:
     matrix = np.zeros((models, models))
-    matrix[place] = values
-    return np.asarray(np.triu(matrix) + np.triu(matrix, 1).T)
+    rows, columns = place
+    matrix[rows, columns] = matrix[columns, rows] = values
+    return matrix
 
 
 def _over(a: Any, b: Any) -> Floats:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from mergecore import recipe
-from mergecore.diagnose import configs, kinship, origin, placement
+from mergecore.diagnose import configs, kinship, origin, placement, reading
 from mergecore.diagnose.configs import Conflict
 from mergecore.diagnose.figures import Figures, listed, mean_cosine
 from mergecore.diagnose.kinship import Kinship
 from mergecore.diagnose.placement import Placement
-from mergecore.errors import MergecoreError, RecipeError
+from mergecore.diagnose.reading import Reading
+from mergecore.errors import RecipeError
 from mergecore.models import hub
-from mergecore.planning import Progress, prepare
+from mergecore.planning import Progress
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -156,34 +155,19 @@ def compare(
         ModelNotFoundError: A model is not to be had.
         ModelError: A model is malformed, or does not fit the others.
     """
-    if isinstance(models, str | os.PathLike):
-        raise RecipeError(f"models is a list of models, not the one name {os.fspath(models)!r}")
-    given = [os.fspath(model) for model in models]
-    if not given:
-        raise RecipeError("no models: give one or more")
-    made_of = {model: origin.of_model(model) for model in given}
-    notes: list[str] = []
-    alone = made_of[given[0]] if len(given) == 1 else None
-    if alone is not None and not alone.lost:
-        given += alone.parents
-        notes.append(f"{given[0]} is a merge: it is compared with {', '.join(given[1:])}, too")
-    if base is None:
-        bases = {found.base for found in made_of.values() if found is not None and found.base}
-        base = bases.pop() if len(bases) == 1 else None
-    request = recipe.build(
-        "task_arithmetic",
-        given,
-        None if base is None else os.fspath(base),
-        {},
-        ignore=None if ignore is None else list(ignore),
-    )
-    try:
-        prepared = prepare(request, threads=threads, quiet=progress is None)
-    except MergecoreError as error:
-        raise _speaking_of_compare(error) from error
-    summary = prepared.summary
+    found = reading.read(models, base, ignore=ignore, threads=threads, progress=progress)
+    return of_reading(found)
+
+
+def of_reading(found: Reading) -> Geometry:
+    """What follows from the sums.
+
+    Raises:
+        RecipeError: There are none.
+    """
+    summary, notes = found.summary, list(found.notes)
     names: list[str] = list(summary["models"])
-    tensors = [_tensor(told) for told in json.loads(prepared.plan.geometry(progress))]
+    tensors = [_tensor(told) for told in found.tensors]
     if not tensors:
         raise RecipeError("there are no floating-point tensors to compare")
     overall = Figures.total(tensor.figures for tensor in tensors)
@@ -222,21 +206,6 @@ def _placements(names: Sequence[str], figures: Figures, notes: list[str]) -> Ite
             )
         elif len(parents) == len(wanted) and index not in parents:
             yield placement.place(names, index, parents, figures)
-
-
-def _speaking_of_compare(error: MergecoreError) -> MergecoreError:
-    """The plan is that of a merge; its errors are told as this command's."""
-    message = str(error).replace("task_arithmetic", "compare").replace("merges at least", "takes")
-    ways = {
-        "align them with --tokenizer-source union (recipe key tokenizer_source)": (
-            "leave them out (--ignore '*embed_tokens*' --ignore 'lm_head*')"
-        ),
-        " (base_model in a recipe)": "",
-        ", in a recipe the key ignore,": "",
-    }
-    for words, others in ways.items():
-        message = message.replace(words, others)
-    return type(error)(message)
 
 
 def _tensor(told: dict[str, Any]) -> Tensor:
