@@ -123,6 +123,20 @@ def test_draws_follow_the_distribution():
     np.testing.assert_allclose(np.bincount(drawn) / 4000, [0.6, 0.3, 0.1], atol=0.03)
 
 
+def test_an_encoder_decoder_is_no_model_for_vllm(tmp_path, monkeypatch):
+    from mergecore.evaluate import loading
+
+    monkeypatch.setattr(loading, "is_installed", lambda _: True)
+    own = {"dtype": None, "device": None, "chat_template": None}
+    for is_one, name in ((True, "transformers"), (False, "vllm")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"is_encoder_decoder": is_one}))
+        (folder / "model.safetensors").write_bytes(b"")
+        _, about = loading.backend_of(str(folder), None, 1, True, backend="auto", **own)
+        assert about["backend"] == name
+
+
 def test_an_encoder_decoder_answers_too(tmp_path):
     config = transformers.T5Config(
         vocab_size=512,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mergecore.evaluate.backends import address, is_installed
 from mergecore.models import hub
+from mergecore.models.stated import json_object
 
 if TYPE_CHECKING:
     from mergecore.evaluate.backends.transformers import Load
@@ -92,5 +93,7 @@ def _located(
     are not mixed."""
     folder = hub.locate(model, quiet=quiet)
     name = chosen_backend(backend)
+    if backend == "auto" and json_object(folder / "config.json").get("is_encoder_decoder"):
+        name = "transformers"  # vLLM takes none
     about = {"backend": name, "dtype": dtype, "chat_template": chat_template}
     return folder, name, {**about, "weights": fingerprint(folder)}
