@@ -121,6 +121,28 @@ def test_a_family_that_gives_what_no_study_asks_for_is_refused(tmp_path):
         study.load("degeneration", str(file))
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"families": 3}, "families: is 3, and is to be a list"),
+        ({"families": []}, "and is to be a list"),
+        ({"families": ["x"]}, "number 1: is 'x', and is to be a mapping"),
+        ({"families": [{"base": "b"}]}, "number 1: has no name"),
+        (
+            {"families": [{"name": "f", "base": "b", "experts": [{"name": "a", "task": "t"}]}]},
+            "families: f: experts: a: has no model",
+        ),
+        ({"probe": None}, "probe: is None, and is to be a text"),
+        ({"paired": "x"}, "paired: is 'x', and is to be a mapping"),
+        ({"groups": "many"}, "groups: is 'many', and is to be a whole number"),
+    ],
+)
+def test_a_family_says_its_models_as_the_paper_s_are_said(tmp_path, refused, said, words):
+    file = tmp_path / "family.yml"
+    file.write_text(yaml.safe_dump({"collapse": said}))
+    assert words in refused("study", "check", "collapse", "--family", file)
+
+
 def test_list_and_show_say_what_there_is(command):
     told = json.loads(command("study", "list", "--json").out)
     assert [one["name"] for one in told["studies"]] == ["collapse", "degeneration", "systematic"]

@@ -19,7 +19,7 @@ from typing import Any
 from mergecore import recipe as recipes
 from mergecore.errors import RecipeError
 from mergecore.models.reference import each_part
-from mergecore.study import grid
+from mergecore.study import grid, likeness
 
 PAPER = "paper"
 """The family of the paper's own models."""
@@ -109,6 +109,7 @@ def load(name: str, family: str = PAPER, root: str | Path | None = None) -> Stud
             near = get_close_matches(odd[0], values, n=1)
             hint = f'; did you mean "{near[0]}"?' if near else f" ({', '.join(values)})"
             raise RecipeError(f"{file}: {path.stem}: {odd[0]!r} is no value of the study{hint}")
+        likeness.values(_expanded(given), _expanded(values), f"{file}: {path.stem}")
         values |= given
         variable = os.environ.get(str(other.get("variable")))
         # The file's own folder is relative to the file, what the environment says to this one.
