@@ -109,6 +109,17 @@ def test_float64(method, shape):
             assert_equal(merged(method, given, base, parameters), expected)
 
 
+@pytest.mark.parametrize("method", ["ties", "dare_linear", "dare_ties"])
+def test_one_infinity_and_nothing_that_is_no_number(method):
+    """Sums of magnitudes are infinite then, and restore nothing."""
+    given, base = family(method, 2, (50, 9), np.random.default_rng(7))
+    given[0][3, 5] = np.inf
+    for density in (1.0, [1.0, 0.5], 0.5):
+        parameters = complete(method, 2, density=density, rescale="l1")
+        expected = engine(method, given, base, parameters)
+        assert_equal(merged(method, given, base, parameters), expected)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-6], ids=["long", "short"])
 @pytest.mark.parametrize("method", cuda.METHODS)
 def test_models_that_are_alike(method, scale):
@@ -143,18 +154,19 @@ def test_sixteen_bits_are_widened(method, dtype):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
 @pytest.mark.parametrize("shape", SEVERAL_BLOCKS, ids=str)
 @pytest.mark.parametrize("method", cuda.METHODS)
-def test_chunks_leave_no_trace(method, shape, device):
+def test_chunks_leave_no_trace(method, shape, dtype, device):
     count = counts(method)[-1]
     rng = case(method, shape)
     for parameters in variations(method, count):
-        given, base = family(method, count, shape, rng)
+        given, base = family(method, count, shape, rng, dtype)
         start = None if base is None else tensor(base).to(device)
         given = tensors(given, device)
         whole = cuda.merge(method, given, start, parameters).cpu().numpy()
         for steps in (1, 2):
-            found = streamed(method, given, start, parameters, steps)
+            found = streamed(method, given, start, parameters, steps, dtype=given[0].dtype)
             assert_equal(found, whole)
 
 

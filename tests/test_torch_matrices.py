@@ -110,6 +110,9 @@ def test_the_floor_of_storage_is_that_of_the_dtype_stored(method):
     parameters = complete(method, 2, rank_tol="storage")
     actual = solved(method, given, base, parameters)
     assert_engine(actual, method, given, base, parameters)
+    # Vectors have length 1, and those of equal models are not told apart by what is stored.
+    twice = [given[0]] * 2
+    assert_engine(solved(method, twice, base, parameters), method, twice, base, parameters)
     # As float32 on their way to the device, they are what they were stored as.
     wide = [x.astype(np.float32) for x in (base, *given)]
     told = solved(method, wide[1:], wide[0], parameters, stored=["bfloat16"] * 2)
@@ -172,25 +175,29 @@ def test_boost_is_the_engine_s(method, shape, device):
         assert_engine(actual.cpu().numpy(), method, given, base, parameters, **more)
 
 
-@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "dare_linear", "model_stock"])
+@pytest.mark.parametrize("method", OF_TASK_VECTORS)
 def test_boost_knows_what_rounding_makes_of_a_sum(method):
     rng = np.random.default_rng(11)
     base = rng.normal(size=(128, 96))
-    given = [base + 0.01 * low_rank(rng, base.shape, 8) for _ in range(2)]
+    # Singular values on either side of the floor, wherever it is.
+    values = 6 * power_law(96, 1e4)
+    given = [base + with_spectrum(rng, base.shape, values) for _ in range(2)]
     base, *given = (x.astype(ml_dtypes.bfloat16) for x in (base, *given))
     parameters = complete(method, 2)
     boost = modifier("boost", rank_tol="storage", beta=0.05)
-    whole = cuda.Whole.of_matrix(base.shape, solved=False, reshaped=[True])
+    is_solved = method in DENSE
+    whole = cuda.Whole.of_matrix(base.shape, solved=is_solved, reshaped=[True])
     actual = merged(method, given, base, parameters, modifiers=[boost], whole=whole).numpy()
     more = {"modifiers": [{"boost": boost["parameters"]}]}
     assert_engine(actual, method, given, base, parameters, **more)
 
 
-def test_what_is_known_of_a_matrix_is_what_the_engine_s_manifest_says(tmp_path):
+@pytest.mark.parametrize("rank", [9, 40])
+def test_what_is_known_of_a_matrix_is_what_the_engine_s_manifest_says(rank, tmp_path):
     rng = np.random.default_rng(12)
     name = "model.layers.0.mlp.up_proj.weight"
     base = rng.normal(size=(60, 40)).astype(np.float32)
-    given = [(base + low_rank(rng, (60, 40), 9)).astype(np.float32) for _ in range(2)]
+    given = [(base + low_rank(rng, (60, 40), rank)).astype(np.float32) for _ in range(2)]
     paths = [checkpoints.save(tmp_path / str(i), {name: x}) for i, x in enumerate([base, *given])]
     for method in DENSE:
         out = tmp_path / method
@@ -243,3 +250,14 @@ def test_a_wrong_result_is_not_certified(monkeypatch):
     for method in DENSE:
         with pytest.raises(mergecore.RunError, match="could not be decomposed"):
             solved(method, given, base, complete(method, 2))
+
+
+def test_boost_begins_where_the_share_is_just_reached():
+    delta = np.diag([2.0, 1.0, 1.0]).astype(np.float32)
+    base, boost = np.zeros_like(delta), modifier("boost", beta=0.5)
+    whole = cuda.Whole.of_matrix((3, 3), solved=False, reshaped=[True])
+    parameters = complete("task_arithmetic", 1)
+    actual = merged("task_arithmetic", [delta], base, parameters, modifiers=[boost], whole=whole)
+    np.testing.assert_allclose(actual.numpy(), 2 * np.eye(3), atol=1e-6)
+    more = {"modifiers": [{"boost": {"beta": 0.5}}]}
+    assert_engine(actual.numpy(), "task_arithmetic", [delta], base, parameters, **more)
