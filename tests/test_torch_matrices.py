@@ -110,9 +110,10 @@ def test_the_floor_of_storage_is_that_of_the_dtype_stored(method):
     parameters = complete(method, 2, rank_tol="storage")
     actual = solved(method, given, base, parameters)
     assert_engine(actual, method, given, base, parameters)
-    # Vectors have length 1, and those of equal models are not told apart by what is stored.
-    twice = [given[0]] * 2
-    assert_engine(solved(method, twice, base, parameters), method, twice, base, parameters)
+    # Vectors have length 1, whatever is stored: those of models that are all but equal are one.
+    wide = base.astype(np.float64)
+    alike = [wide + shared for shared in near_duplicates(rng, base.shape, 2, 1 - 1e-15)]
+    assert_engine(solved(method, alike, wide, parameters), method, alike, wide, parameters)
     # As float32 on their way to the device, they are what they were stored as.
     wide = [x.astype(np.float32) for x in (base, *given)]
     told = solved(method, wide[1:], wide[0], parameters, stored=["bfloat16"] * 2)
@@ -181,9 +182,12 @@ def test_boost_knows_what_rounding_makes_of_a_sum(method):
     base = rng.normal(size=(128, 96))
     # Singular values on either side of the floor, wherever it is.
     values = 6 * power_law(96, 1e4)
-    given = [base + with_spectrum(rng, base.shape, values) for _ in range(2)]
+    shared, *own = (with_spectrum(rng, base.shape, values) for _ in range(3))
+    given = [base + shared + 0.3 * delta for delta in own]
     base, *given = (x.astype(ml_dtypes.bfloat16) for x in (base, *given))
     parameters = complete(method, 2)
+    parameters |= {"weight": [1.5, 1.2]} if "weight" in parameters else {}
+    parameters |= {"rank_tol": "storage"} if "rank_tol" in parameters else {}
     boost = modifier("boost", rank_tol="storage", beta=0.05)
     is_solved = method in DENSE
     whole = cuda.Whole.of_matrix(base.shape, solved=is_solved, reshaped=[True])
