@@ -128,6 +128,17 @@ def test_low_ranks(method, ranks, shape):
     )
 
 
+@pytest.mark.parametrize("shape", [(129, 129), (211, 160), (160, 211)], ids=str)
+@pytest.mark.parametrize("ranks", [(1, 1), (1, 1, 1), (2, 2, 2), (4, 4), (1, 8, 2, 1)], ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_adapters_on_larger_matrices(method, ranks, shape):
+    """Few directions among many rows of zeros, of which faer's decomposition found none."""
+    rng = np.random.default_rng([4, *ranks, *shape])
+    changes = [low_rank(rng, shape, rank) for rank in ranks]
+    for dtype in (np.float64, np.float32):
+        assert_formula(method, *models(rng, changes, dtype), tolerance=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(24, 20), (20, 24), (21, 21), (2, 3)], ids=str)
 @pytest.mark.parametrize("tasks", [2, 3])
 def test_equal_models_are_one_to_tsv(tasks, shape):

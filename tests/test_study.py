@@ -125,7 +125,6 @@ def test_a_family_that_gives_what_no_study_asks_for_is_refused(tmp_path):
     ("said", "words"),
     [
         ({"families": 3}, "families: is 3, and is to be a list"),
-        ({"families": []}, "and is to be a list"),
         ({"families": ["x"]}, "number 1: is 'x', and is to be a mapping"),
         ({"families": [{"base": "b"}]}, "number 1: has no name"),
         (

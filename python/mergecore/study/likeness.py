@@ -23,7 +23,7 @@ def check(given: Any, model: Any, where: str) -> None:
         RecipeError: It is; the message names what is wrong, and the form.
     """
     if isinstance(model, list):
-        if not isinstance(given, list) or not given:
+        if not isinstance(given, list):  # an empty one leaves out a part
             raise RecipeError(f"{where}: is {given!r}, and is to be a list")
         for number, entry in enumerate(given, start=1):
             name = entry.get("name") if isinstance(entry, dict) else None

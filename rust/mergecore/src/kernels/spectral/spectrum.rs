@@ -192,9 +192,37 @@ pub fn largest<R: Real>(a: &Matrix<R>, workers: &Workers) -> Result<f64> {
     Ok(most)
 }
 
-/// Eigenvalues from the largest on, and their vectors, of a symmetric matrix.
+/// Eigenvalues from the largest on, and their vectors, of a Gram matrix.
+///
+/// Rows that are zero are their own eigenvectors, and left out of what faer decomposes: of a stack of few directions among many rows of zeros
+/// (tsv, of changes of low rank) it finds none, and says `NoConvergence` (faer 0.24; 15 of 75 random stacks).
 fn eigen(gram: Dense, parallel: bool, workers: &Workers) -> Result<(Vec<f64>, Dense)> {
     let n = gram.rows;
+    let own: Vec<usize> = (0..n).filter(|i| gram.values[i * n + i] != 0.0).collect();
+    if own.len() == n {
+        return decomposed(gram, parallel, workers);
+    }
+    let mut inner = Dense::zeros(own.len(), own.len());
+    for (j, column) in own.iter().enumerate() {
+        own.iter().zip(inner.column_mut(j)).for_each(|(row, x)| *x = gram.values[column * n + row]);
+    }
+    drop(gram);
+    let (mut values, found) = decomposed(inner, parallel, workers)?;
+    let mut vectors = Dense::zeros(n, n);
+    for j in 0..own.len() {
+        own.iter().zip(found.column(j)).for_each(|(row, x)| vectors.column_mut(j)[*row] = *x);
+    }
+    let zeros = (0..n).filter(|i| own.binary_search(i).is_err());
+    zeros.zip(own.len()..).for_each(|(row, j)| vectors.column_mut(j)[row] = 1.0);
+    values.resize(n, 0.0);
+    Ok((values, vectors))
+}
+
+fn decomposed(gram: Dense, parallel: bool, workers: &Workers) -> Result<(Vec<f64>, Dense)> {
+    let n = gram.rows;
+    if n == 0 {
+        return Ok((Vec::new(), Dense::zeros(0, 0)));
+    }
     let solved = workers.long(move |par| {
         let par = if parallel { par } else { Par::Seq };
         let (mut values, mut vectors) = (vec![0.0; n], Dense::zeros(n, n));
