@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -90,6 +94,7 @@ def test_every_method_ends_as_it_does_on_the_cpu(models, method):
     if method in HERE:
         assert "cpu-torch works out 7 of 7 tensors" in said
         assert "not on" not in said
+        assert "made on the CPU" not in said
     else:
         assert f"not on cpu-torch: {method} runs on the CPU only" in said
         assert "works out" not in said
@@ -142,7 +147,7 @@ def test_a_device_whose_memory_is_too_small_costs_no_merge(models, method, fails
     same_or_certified(models, "cpu", "torch", exact=method not in DENSE or fails == 1)
     if fails == 1:
         # One has no elements, and needs no memory.
-        assert any("its memory was too small for 6 tensors" in note for note in told.notes)
+        assert "cpu-torch: its memory was too small: 6 of the tensors made on the CPU" in told.notes
 
 
 def test_memory_is_what_is_allowed(models, monkeypatch):
@@ -168,7 +173,7 @@ def test_memory_is_what_is_allowed(models, monkeypatch):
     made = mergecore.stream(asked, device="cpu-torch")
     made._prepared = dataclass_replace(made._prepared, device=devices.Device("cpu-torch", 1000))
     list(made)
-    assert any("too small for" in note for note in made.report.notes)
+    assert any("memory was too small: 2 of" in note for note in made.report.notes)
 
 
 def dataclass_replace(thing, **changes):
@@ -216,6 +221,65 @@ def test_recipes_and_commands_name_a_device(models, command, refused):
         )
     with pytest.raises(RecipeError, match="device 3: it is cpu"):
         mergecore.run({**asked, "device": 3}, models / "odd")
+
+
+def test_what_fails_on_a_device_is_made_on_the_cpu_and_said_once(models, monkeypatch):
+    asked = request("dare_ties", models)
+    mergecore.run(asked, models / "cpu")
+    prepared = mergecore.stream(asked, device="cpu-torch")._prepared
+
+    def broken(*_):
+        raise RuntimeError("CUDA error: an illegal instruction was encountered")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cuda.Stream, "delta", broken)
+        told = prepared.run(models / "torch")
+    same_or_certified(models, "cpu", "torch")
+    assert any("it failed (CUDA error: an illegal" in note for note in told["notes"])
+    assert not any("it failed" in note for note in prepared.run(models / "again")["notes"])
+
+
+def test_a_stream_that_is_left_ends_with_a_device_too(models):
+    """The engine's thread waits for Python then, and Python must not wait for it."""
+    asked = request("linear", models)
+    for taken in (1, 2, 1, 2, 1):
+        tensors = iter(mergecore.stream(asked, device="cpu-torch", ahead=0))
+        for _ in range(taken):
+            next(tensors)
+        del tensors
+    left = iter(mergecore.stream(asked, device="cpu-torch", ahead=0))
+    next(left)
+    script = (
+        "import sys, json, mergecore\n"
+        "tensors = iter(mergecore.stream(json.loads(sys.argv[1]), device='cpu-torch', ahead=0))\n"
+        "next(tensors)\n"  # and the interpreter ends
+    )
+    command = [sys.executable, "-c", script, json.dumps(asked)]
+    subprocess.run(command, check=True, timeout=120)
+
+
+def test_ctrl_c_is_heard_within_a_tensor(models, monkeypatch):
+    """Between pieces of a product; the engine is told that it was, and keeps what is done."""
+    asked = request("tsv", models)
+    own = devices.interruption.check
+
+    def pressed():
+        monkeypatch.setattr(devices.interruption, "check", own)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(devices.interruption, "check", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        mergecore.run(asked, models / "torch", device="cpu-torch")
+    assert not (models / "torch").exists()
+    mergecore.run(asked, models / "torch", device="cpu-torch")
+    assert mergecore.verify(models / "torch") == []
+
+
+def test_many_merges_in_one_reading_say_that_the_cpu_makes_them(models):
+    asked = [{**request("linear", models), "device": "cpu-torch"}, request("slerp", models)]
+    reports = mergecore.merge_many(asked, out=[models / "one", models / "two"])
+    assert any("not on cpu-torch: many merges" in note for note in reports[0].notes)
+    assert not any("cpu-torch" in note for note in reports[1].notes)
 
 
 def test_a_stream_has_a_device_too(models):

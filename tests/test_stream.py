@@ -156,6 +156,13 @@ class TestLoad:
                 mergecore.load(recipe(), into=state)
             assert all(self.torch.equal(kept[name], state[name]) for name in state)
 
+    def test_a_model_without_memory_is_refused(self):
+        config = self.transformers.AutoConfig.from_pretrained(BASE)
+        with self.torch.device("meta"):
+            model = self.transformers.AutoModelForCausalLM.from_config(config)
+        with pytest.raises(ModelError, match="on meta"):
+            mergecore.load(recipe(), into=model)
+
     def test_what_is_tied_in_the_model_must_be_merged_alike(self, tmp_path):
         first = {"embed.weight": np.ones((4, 2), "f4"), "lm_head.weight": np.ones((4, 2), "f4")}
         checkpoints.save(tmp_path / "a", first, tie_word_embeddings=False)

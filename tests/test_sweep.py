@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from mergecore import pocket
-from mergecore.errors import RecipeError
+from mergecore.errors import ModelError, RecipeError
 from mergecore.evaluate.backends import NotTakenError, Reply
+from mergecore.evaluate.backends.transformers import Transformers
 from mergecore.pocket import chat
 from mergecore.study import grid, spec, work
 
@@ -483,9 +484,11 @@ def test_one_engine_takes_every_merge(tmp_path, command, engines):
 
 def test_what_an_engine_does_not_take_is_merged_into_a_folder(tmp_path, command, engines):
     engines["takes"] = 2
-    assert command("sweep", plain(tmp_path, [0.1, 0.2, 0.3, 0.4]), "--out", "run").status == 0
-    written = [row["merge_bytes_written"] > 0 for row in table(tmp_path / "run").values()]
-    assert written == [False, False, True, True]
+    assert command("sweep", plain(tmp_path, [0.1, 0.2, 0.3, 0.4]), "--out", "run").status == 1
+    rows = table(tmp_path / "run")
+    # Nobody knows what it had taken before: what it has answered is asked anew by the next call.
+    assert [row["status"] for row in rows.values()] == ["failed", "failed", "done", "done"]
+    assert [row["merge_bytes_written"] > 0 for row in rows.values()] == [False, False, True, True]
     assert not list((tmp_path / "run").rglob("*.safetensors"))
 
 
@@ -503,3 +506,54 @@ def test_an_engine_that_forgets_its_first_weights_has_answered_for_nobody(
     engines["takes"] = 100
     assert command("sweep", file, "--out", "run").status == 0
     assert {row["responses"] for row in table(tmp_path / "run").values()} == {6}
+
+
+def test_equal_weights_share_what_is_not_to_be_trusted(tmp_path, command, engines):
+    """Two names of one merge: neither is left as done without answers, nor judged without any."""
+    engines["takes"] = 2
+    said = content(tmp_path, [0.1, 0.2], evaluate=[])
+    del said["stages"]["reward"]
+    said["merges"].append({"name": "again {alpha}", "grid": {"alpha": [0.1]}, "recipe": recipe()})
+    file = written(tmp_path, said)
+    assert command("sweep", file, "--out", "run").status == 1
+    assert {row["status"] for row in table(tmp_path / "run").values()} == {"failed"}
+    engines["takes"] = 100
+    assert command("sweep", file, "--out", "run").status == 0
+    assert {row["judged"] for row in table(tmp_path / "run").values()} == {6}
+
+
+def test_a_last_look_that_fails_for_another_reason_costs_nothing(
+    tmp_path, command, engines, monkeypatch
+):
+    own = Engine.swap
+
+    def broken(self, merged):
+        if self.given == 2:
+            raise ModelError("the donor is gone")
+        own(self, merged)
+
+    monkeypatch.setattr(Engine, "swap", broken)
+    answer = command("sweep", plain(tmp_path, [0.1, 0.2]), "--out", "run")
+    assert answer.status == 0
+    assert "the last look at vLLM failed: the donor is gone" in answer.err
+    assert {row["responses"] for row in table(tmp_path / "run").values()} == {6}
+
+
+def test_tasks_go_on_when_weights_move_from_memory_to_a_folder(tmp_path, command, monkeypatch):
+    said = content(tmp_path, [0.5], evaluate=[])
+    del said["stages"]["generate"], said["stages"]["reward"], said["stages"]["judge"]
+    said["stages"]["tasks"] = {**tasks_of(tmp_path, "transformers"), "batch_size": 1}
+    own, told = Transformers.answer, []
+
+    def interrupted(self, requests, decoding, tell):
+        own(self, requests[:1], decoding, tell)
+        told.append(requests)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Transformers, "answer", interrupted)
+    assert command("sweep", written(tmp_path, said), "--out", "run").status == 130
+    monkeypatch.setattr(Transformers, "answer", own)
+    answer = command("sweep", written(tmp_path, {**said, "stream": False}), "--out", "run")
+    assert answer.status == 0, answer.err
+    assert table(tmp_path / "run")["expo 0.5"]["task.exact_n"] == 3
+    assert len(told) == 1

@@ -162,7 +162,7 @@ def test_a_sweep_starts_one_engine_and_writes_no_weights(tmp_path):
 
 
 SWAP = """
-import json, shutil, gc
+import json, shutil, gc, weakref
 from pathlib import Path
 import mergecore
 from mergecore import pocket
@@ -181,7 +181,7 @@ def untied(name):
     return str(folder)
 
 def main():
-    found = {}
+    found, engines = {}, []
     for kind, place in (("tied", lambda name: str(pocket.path(name))), ("untied", untied)):
         a, b = place("sft"), place("rl")
         models = [{"model": a}, {"model": b}]
@@ -191,6 +191,7 @@ def main():
             mergecore.run(recipe(t), f"{kind}-{t}")
             engine = VllmEngine(Path(f"{kind}-{t}"), kind, dtype="float32")
             fresh.append(engine._probe())
+            engines.append(weakref.ref(engine.llm))
             if t == 0.0:
                 del engine
                 gc.collect()
@@ -209,6 +210,7 @@ def main():
             found[kind]["after"] = engine._probe()
         del engine
         gc.collect()
+    found["alive"] = [engine() is not None for engine in engines]
     print(json.dumps(found))
 
 if __name__ == "__main__":
@@ -220,6 +222,7 @@ def test_swapped_weights_are_those_of_a_fresh_engine(tmp_path):
     """All of them: a head that goes on with the weights of before has other log-probabilities,
     which come back, too."""
     found = script(tmp_path, SWAP)
+    assert not any(found.pop("alive")), "an engine that was let go of stays in memory"
     for kind in ("tied", "untied"):
         one, other = found[kind]["fresh"]
         assert one != other

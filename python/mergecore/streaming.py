@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -20,6 +22,16 @@ Framework: TypeAlias = Literal["np", "pt"]
 
 AHEAD = 256 << 20
 """Bytes of finished tensors that may wait to be taken."""
+
+
+_running: weakref.WeakSet[_mergecore.Stream] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop() -> None:
+    """An engine's thread that asks Python for a device's work must end before Python does."""
+    for engine in list(_running):
+        engine.close()
 
 
 class Stream:
@@ -87,10 +99,14 @@ class Stream:
     def _merged(self) -> Iterator[tuple[str, Any]]:
         engine = _mergecore.Stream(self._prepared.plan, self._ahead, self._prepared.device)
         order = list(self.tensors.items())
-        while (merged := engine.next()) is not None:
-            number, held = merged
-            name, (dtype, shape) = order[number]
-            yield name, self._framework.made(np.asarray(held), dtype, shape)
+        _running.add(engine)
+        try:
+            while (merged := engine.next()) is not None:
+                number, held = merged
+                name, (dtype, shape) = order[number]
+                yield name, self._framework.made(np.asarray(held), dtype, shape)
+        finally:
+            engine.close()
         words = engine.report()
         assert words is not None  # it has ended, and well
         self.report = MergeReport.from_json(self._prepared.told(words))
@@ -226,6 +242,8 @@ def fill(model: Any, merged: Stream) -> None:
 def _places(merged: Stream, state: Mapping[str, Any], prefix: str) -> dict[str, str]:
     """The name in the model of each tensor that is merged."""
     places = {name: _place(name, state, prefix) for name in merged.tensors}
+    if bare := [name for name, tensor in state.items() if tensor.is_meta]:
+        raise ModelError(f"tensor {bare[0]}: has no memory to be filled: it is on meta")
     if lost := [name for name, place in places.items() if place not in state]:
         raise ModelError(f"tensor {lost[0]}: the model has none of that name{_more(lost)}")
     for name, (_, shape) in merged.tensors.items():

@@ -17,8 +17,10 @@ import torch
 from mergecore import cuda
 from mergecore.cuda.formula import Place
 from mergecore.cuda.lane import Bytes, Lane
+from mergecore.cuda.spectral import interruption
 from mergecore.cuda.stream import Stream
-from mergecore.errors import RecipeError
+from mergecore.cuda.vectors import NotFiniteError
+from mergecore.errors import RecipeError, RunError
 
 Counts: TypeAlias = list[list[int]]
 _T = TypeVar("_T")
@@ -50,27 +52,26 @@ class Device:
         each = 1 if name == "cpu-torch" else _LANES
         places = [place for place in devices(name) for _ in range(each)]
         self._lanes = [Lane(place, (max_memory or _free(place)) // each) for place in places]
-        self._begun: list[str] = []
-        self._done: list[str] = []
+        self._given_back: dict[str, str] = {}
 
     @property
     def lanes(self) -> int:
         """Tensors that are worked on at a time."""
         return len(self._lanes)
 
-    def begin(self, lane: int, words: str) -> Bench | None:
+    def begin(self, lane: int, words: str, cancelled: Callable[[], bool]) -> Bench | None:
         """A tensor's merge; None if it is the CPU's.
 
         Args:
             lane: Whose tensor it is.
             words: What the engine says of it, JSON.
+            cancelled: Tells whether the merge is to stop.
         """
         about = json.loads(words)
         method = about["method"]
         if method is None or cuda.runs(method, about["parameters"], about["modifiers"]):
             return None
-        self._begun.append(about["name"])
-        return Bench(about, self._lanes[lane], lambda: self._done.append(about["name"]))
+        return Bench(about, self._lanes[lane], self._given_back, cancelled)
 
     def foreseen(self, summary: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> list[str]:
         """What of a plan is worked out here, and what is not, and why."""
@@ -82,30 +83,41 @@ class Device:
         return said + [f"not on {self.name}: {reason}" for reason in found]
 
     def notes(self) -> list[str]:
-        """What could not be worked out here, though it should have been."""
-        lacked = len(self._begun) - len(self._done)
-        if not lacked:
-            return []
-        return [f"{self.name}: its memory was too small for {lacked} tensors: made on the CPU"]
+        """What could not be worked out here in the run before, though it should have been."""
+        reasons = Counter(self._given_back.values())
+        self._given_back.clear()
+        return [
+            f"{self.name}: {reason}: {count} of the tensors made on the CPU"
+            for reason, count in reasons.items()
+        ]
 
 
 class Bench:
     """One tensor's merge on a device.
 
-    Where memory does not suffice, the answer is None or False, and all of the piece is forgotten.
+    Where memory does not suffice, or the device fails, the answer is None or False, and all of the
+    piece is forgotten: the engine tries less at a time, and at last itself.
     """
 
-    def __init__(self, about: Mapping[str, Any], lane: Lane, tell: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        about: Mapping[str, Any],
+        lane: Lane,
+        given_back: dict[str, str],
+        cancelled: Callable[[], bool],
+    ) -> None:
         """Begins with nothing known.
 
         Args:
             about: What the engine says of the tensor.
             lane: Where it is merged.
-            tell: Called when all of it was.
+            given_back: Is told why the tensor is the CPU's after all, by name.
+            cancelled: Tells whether the merge is to stop.
         """
         self._about = about
         self._lane = lane
-        self._tell = tell
+        self._given_back = given_back
+        self._cancelled = cancelled
         self._stored = [getattr(torch, name) for name in about["stored"]]
         self._dtype = torch.float64 if about["wide"] else torch.float32
         self._has_base = bool(about["base"])
@@ -195,12 +207,7 @@ class Bench:
             base, models = self._split()
             unit = self._request.whole.units[number]
             counts = self._counts()
-            told = len(self._request.told)
-            try:
-                delta = self._request.delta(models, base, unit)
-            except torch.OutOfMemoryError:
-                del self._request.told[told:]
-                raise
+            delta = self._request.delta(models, base, unit)
             return self._lane.fetched(delta), counts.tolist()
 
         return self._fitting(made)
@@ -209,7 +216,7 @@ class Bench:
         """What is known of the matrices."""
         told = [] if self._request is None else self._request.told
         self._given.clear()
-        self._tell()
+        self._given_back.pop(self._about["name"], None)
         return [
             (
                 *(t.of, t.part, t.account.rank, t.account.stable_rank),
@@ -238,12 +245,24 @@ class Bench:
     def _fitting(self, work: Callable[[], _T]) -> _T | None:
         """What comes of it; None where memory does not suffice."""
         try:
-            with self._lane.working():
+            with interruption.heard(self._cancelled), self._lane.working():
                 return work()
-        except torch.OutOfMemoryError:
+        except NotFiniteError:
+            raise  # the engine would refuse it, too
+        except (RuntimeError, RunError) as error:  # of torch, of its certificate
+            self._given_back[self._about["name"]] = _reason(error)
             self._given.clear()
             self._lane.clear()
             return None
+
+
+def _reason(error: Exception) -> str:
+    """Why the device did not do it; memory that does not suffice has many words."""
+    words = " ".join(str(error).split())
+    lacks = isinstance(error, torch.OutOfMemoryError) or any(
+        word in words.lower() for word in ("out of memory", "alloc")
+    )
+    return "its memory was too small" if lacks else f"it failed ({words[:200]})"
 
 
 def _lack() -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from mergecore.cuda.spectral import interruption
 from mergecore.cuda.spectral.tolerance import ROUNDING
 from mergecore.errors import RunError
 
@@ -89,6 +90,7 @@ class Vectors:
         """Some rows at a time: which, and the base's, in the arithmetic's dtype."""
         step = max(_PIECE // max(self._base.shape[1], 1), 1)
         for start in range(0, self._base.shape[0], step):
+            interruption.check()
             rows = slice(start, start + step)
             yield rows, self._base[rows].to(self._dtype)
 

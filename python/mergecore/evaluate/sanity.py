@@ -6,6 +6,7 @@ that no token was, or no chat template: what they said was garbage because of it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ _TEXT = "The quick brown fox jumps over the lazy dog, 1 2 3: ok?\nYes."
 
 
 def check(
-    folder: Path, reference: str, template: str | None = None, rows: int | None = None
+    folder: Path,
+    reference: str,
+    template: str | None = None,
+    embedding: Callable[[], int | None] | None = None,
 ) -> Chat:
     """Checks tokenizer, embedding rows, end of text and chat template; reads headers only.
 
@@ -25,7 +29,8 @@ def check(
         folder: The model's folder.
         reference: What messages call it.
         template: As in `Chat`.
-        rows: Of its embedding; those of the weights in the folder if None.
+        embedding: Tells its rows, None if it is not known which tensor it is; those of the weights
+            in the folder, if it is left out.
 
     Returns:
         The tokenizer and template.
@@ -35,7 +40,7 @@ def check(
     """
     chat = Chat(folder, reference, template)
     tokenizer = chat.tokenizer
-    rows = anatomy.describe(folder)["vocabulary_rows"] if rows is None else rows
+    rows = embedding() if embedding else anatomy.describe(folder)["vocabulary_rows"]
     last = max(tokenizer.get_vocab().values())
     if rows is not None and last >= rows:
         raise ModelError(

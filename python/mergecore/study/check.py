@@ -16,7 +16,7 @@ from mergecore.diagnose import geometry
 from mergecore.errors import MergecoreError
 from mergecore.models import hub
 from mergecore.models.reference import split
-from mergecore.study import running, spec, work
+from mergecore.study import forecast, running, spec
 from mergecore.study.spec import Configuration
 from mergecore.study.study import Study
 
@@ -76,7 +76,7 @@ def check(asked: Study) -> Check:
         if not configuration.recipe or not all(_is_here(p) for p in configuration.parents):
             continue
         try:
-            _, writes, memory = work.planned(configuration)
+            _, writes, memory = forecast.planned(configuration)
         except MergecoreError as error:
             found.problems.append(f"{configuration.name}: {error}")
             continue

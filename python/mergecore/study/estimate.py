@@ -8,8 +8,9 @@ from pathlib import Path
 
 from mergecore._mergecore import free_space
 from mergecore.errors import ModelError, ModelNotFoundError, SpaceError
+from mergecore.study.forecast import planned
 from mergecore.study.spec import Configuration
-from mergecore.study.work import Work, planned
+from mergecore.study.work import Work
 
 
 @dataclass(frozen=True)

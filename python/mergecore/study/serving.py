@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergecore.errors import RunError
-from mergecore.evaluate.backends import Backend
+from mergecore.errors import MergecoreError
+from mergecore.evaluate.backends import Backend, NotTakenError
 from mergecore.planning import Prepared
 from mergecore.side_files import RECIPE_AS_RUN
 from mergecore.streaming import Stream
@@ -36,11 +37,14 @@ class Subject:
     """A model that is asked."""
 
     name: str
+    """What messages call it."""
+    weights: str
+    """Their address."""
     folder: Path
     """Its config and tokenizer, and its weights unless they are merged into memory."""
     merged: Merged | None = None
-    rows: int | None = None
-    """Of its embedding, where the folder has no weights to look at."""
+    embedding: Callable[[], int | None] | None = None
+    """Tells the rows of its embedding, where the folder has no weights to look at."""
     _models: dict[str | None, Any] = field(default_factory=dict)
 
     def load(self, dtype: str | None) -> Any:
@@ -77,73 +81,99 @@ def write_side_files(prepared: Prepared, place: Path) -> Path:
     folder = place / f"{found.hexdigest()[:20]}.files"
     if folder.exists():
         return folder
-    unfinished = place / f"{folder.name}.{os.getpid()}"  # other processes may be at the same
+    place.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=place))
     for name, content in files.items():
         file = unfinished / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    unfinished.mkdir(parents=True, exist_ok=True)
     try:
         unfinished.replace(folder)
     except OSError:
-        if not folder.exists():
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not folder.exists():  # else another process was at the same
             raise
     return folder
 
 
 class Serving:
-    """The vLLM engine that runs, if one does, and which configurations it has answered for."""
+    """The vLLM engine that runs, if one does, and whose weights it has been given."""
 
-    def __init__(self) -> None:
+    def __init__(self, distrust: Callable[[list[str], str], Any]) -> None:
+        """Begins without an engine.
+
+        Args:
+            distrust: Is told whose answers are not to be trusted, by the addresses of their
+                weights, and why.
+        """
         self.engine: VllmEngine | None = None
-        self.starts = 0
-        """How many engines were started."""
+        self._distrust = distrust
         self._files: Path | None = None
         self._first: Merged | None = None
-        self.answered: list[str] = []
-        """The configurations that the engine was given since it was started."""
+        self._answered: list[str] = []
 
-    def backend(self, subject: Subject, start: Callable[[], Backend]) -> Backend:
+    def backend(
+        self, subject: Subject, start: Callable[[], Backend], tell: Callable[[str], Any]
+    ) -> Backend:
         """Who answers for a subject: the engine that runs, if it fits, or what `start` makes.
 
+        Args:
+            subject: The model.
+            start: Makes a backend.
+            tell: As of `check`.
+
         Raises:
-            MergecoreError: As the merge, the engine's start and `swap` say.
+            NotTakenError: The engine has not taken the weights; it is let go of, and what it has
+                answered is not trusted.
+            MergecoreError: As the merge and the engine's start say.
         """
         if self.engine is not None and self._files == subject.folder:
             assert subject.merged is not None
-            try:
-                self.engine.swap(subject.merged())
-            except BaseException:
-                self.drop()  # nobody knows which weights it has
-                raise
-            self.answered.append(subject.name)
+            self._swap(subject.merged)
+            self._answered.append(subject.weights)
             return self.engine
-        self.drop()
+        self.retire(tell)
         backend = start()
         if subject.merged is not None and backend.name == "vllm":
             self.engine = backend  # type: ignore[assignment]
             self._files, self._first = subject.folder, subject.merged
-            self.answered = [subject.name]
-            self.starts += 1
+            self._answered = [subject.weights]
         return backend
 
-    def check(self) -> None:
+    def check(self, tell: Callable[[str], Any]) -> None:
         """Gives the engine its first weights again, which must find what they found.
 
-        Raises:
-            RunError: They do not: what was answered since its start is not to be trusted.
+        Args:
+            tell: Is told if they could not be merged again, which says nothing of the answers.
         """
-        if self.engine is None or len(self.answered) < 2:
+        if self.engine is None or self._first is None or len(self._answered) < 2:
             return
-        assert self._first is not None
         try:
-            self.engine.swap(self._first())
-        except RunError:
-            self.drop()
+            self._swap(self._first)
+        except NotTakenError:
+            return  # who distrusts it was told
+        except MergecoreError as error:
+            tell(f"the last look at vLLM failed: {error}")
+
+    def retire(self, tell: Callable[[str], Any]) -> None:
+        """Lets go of the engine, after a last look at what it has answered; see `check`."""
+        self.check(tell)
+        self._drop()
+
+    def _swap(self, merged: Merged) -> None:
+        assert self.engine is not None
+        try:
+            self.engine.swap(merged())
+        except NotTakenError as error:
+            answered = self._answered
+            self._drop()
+            self._distrust(answered, str(error))
+            raise
+        except BaseException:
+            self._drop()  # nobody knows which weights it has
             raise
 
-    def drop(self) -> None:
-        """Lets go of the engine."""
+    def _drop(self) -> None:
         if self.engine is not None:
-            self.engine = None
+            self.engine, self._answered = None, []
             gc.collect()

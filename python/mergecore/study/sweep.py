@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ def run(
                 failed |= everything(work, left, tell)
             finally:
                 gc.unfreeze()  # what `Work` froze for the sweep's time
+        failed |= _unanswered(work, failed)
         if not sweep.keep:
             # What an interrupted run has left.
             shutil.rmtree(shared / "weights", ignore_errors=True)
@@ -125,10 +126,37 @@ def everything(
             if reason := _tried(step, configuration, title, tell):
                 failed[configuration.name] = reason
         if step == work.make:
-            for name, reason in work.check_served().items():
-                tell(f"{name}: failed: {reason}")
-                failed[name] = reason
+            work.serving.check(tell)
+        failed |= _distrusted(work, configurations, failed, tell)
     return failed
+
+
+def _distrusted(
+    work: Work,
+    configurations: Sequence[Configuration],
+    failed: Mapping[str, str],
+    tell: Callable[[str], Any],
+) -> dict[str, str]:
+    """Those whose answers were deleted, since the engine that gave them lost its weights."""
+    found = {}
+    for configuration in configurations:
+        if work.distrusted and configuration.name not in failed:
+            reason = work.distrusted.get(work.weights(configuration))
+            if reason is not None:
+                found[configuration.name] = reason
+                tell(f"{configuration.name}: failed: {reason}")
+    return found
+
+
+def _unanswered(work: Work, failed: Mapping[str, str]) -> dict[str, str]:
+    """Those that were done by another process, which has deleted what they answered since."""
+    found = {}
+    for configuration in work.sweep.configurations:
+        if configuration.name not in failed:
+            file = work.answers(configuration)
+            if file is not None and not work.is_whole(file, work.prompts):
+                found[configuration.name] = "its answers are not there any more: run it again"
+    return found
 
 
 def _titled(title: str, tell: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mergecore import chain, documents, many, merging, streaming
+from mergecore import many, merging, streaming
 from mergecore import recipe as recipes
 from mergecore._mergecore import free_space
 from mergecore.errors import MergecoreError, ModelError, ModelNotFoundError, RunError
@@ -33,7 +33,7 @@ from mergecore.evaluate.tasks.request import Prepared, Request
 from mergecore.merging import MergeReport
 from mergecore.models import hub
 from mergecore.streaming import Stream
-from mergecore.study import address, serving
+from mergecore.study import address, forecast, serving
 from mergecore.study.serving import Serving, Subject
 from mergecore.study.spec import Configuration, Loading, Sweep
 
@@ -55,7 +55,10 @@ class Work:
             MergecoreError: They cannot be read, or the reward model is not to be had.
         """
         self.sweep, self.run, self.judge = sweep, run, judge
-        self.serving = Serving()
+        self.serving = Serving(self._distrust)
+        self.distrusted: dict[str, str] = {}
+        """Why answers were deleted, by the address of the weights: the engine that gave them has
+        lost what it was given."""
         self._streams = sweep.stream
         answers = sweep.answers
         every = rows.prompts(answers.prompts) if answers else []
@@ -131,7 +134,6 @@ class Work:
         except NotTakenError as error:
             # What no running engine takes may still be loaded from a folder.
             tell(f"{error}: merged into folders from here on")
-            self.serving.drop()
             self._streams = False
             self._make(configuration, tell)
 
@@ -152,28 +154,25 @@ class Work:
         Raises:
             MergecoreError: As the merge and the stage say.
         """
-        self.serving.drop()
-        if self.needs_weights(configuration):
+        tasks = self.tasks(configuration)
+        if tasks is not None and not self.is_whole(tasks):
+            self.serving.retire(tell)
             with self._subject(configuration, tell) as subject:
                 self._test_if_wanted(subject, configuration, tell)
 
-    def check_served(self) -> dict[str, str]:
-        """Whether the engine that took one merge after the other still knows the first.
+    def _distrust(self, addresses: Sequence[str], reason: str) -> None:
+        for weights in addresses:
+            self.distrusted[weights] = f"{reason}, with stream: false"
+            file = self._file("answers", weights)
+            if file is not None:
+                _note(file).unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
 
-        Returns:
-            If not: why, by configuration; what it has answered for them is deleted.
-        """
-        try:
-            self.serving.check()
-        except RunError as error:
-            answered = self.serving.answered
-            for configuration in self.sweep.configurations:
-                file = self.answers(configuration) if configuration.name in answered else None
-                if file is not None:
-                    _note(file).unlink(missing_ok=True)
-                    file.unlink(missing_ok=True)
-            return dict.fromkeys(answered, f"{error}, with stream: false")
-        return {}
+    def _check_answered(self, configuration: Configuration) -> None:
+        """What was deleted, or is another process's, is not scored as if nothing had been said."""
+        file = self.answers(configuration)
+        if file is not None and not self.is_whole(file, self.prompts):
+            raise RunError("its answers are not there, or not whole: run it again")
 
     def streams(self, configuration: Configuration) -> bool:
         """Whether a configuration's merge is written nowhere: one document, and not kept."""
@@ -198,7 +197,7 @@ class Work:
         if len(found) < 2:
             return
         try:
-            _, size, _ = planned(first)
+            _, size, _ = forecast.planned(first)
         except MergecoreError:
             return
         room = free_space(str(self.run.absolute())) // 2 // max(size, 1)
@@ -251,6 +250,7 @@ class Work:
         if said is None or file is None or self.is_whole(file, self.prompts):
             return
         tell("rewards")
+        self._check_answered(configuration)
         make, about = self._scorer
         answered = self.rows(self.answers(configuration))
         size = said.loading.batch_size
@@ -263,6 +263,7 @@ class Work:
         if self.judge is None or file is None or self.is_whole(file, self.prompts):
             return
         tell("verdicts")
+        self._check_answered(configuration)
         with self._noted(file, self.prompts):
             verdicts.judge_all(self.rows(self.answers(configuration)), file, self.judge)
 
@@ -329,12 +330,13 @@ class Work:
     @contextlib.contextmanager
     def _subject(self, configuration: Configuration, tell: Announce) -> Iterator[Subject]:
         if configuration.model is not None:
-            yield Subject(configuration.name, hub.locate(configuration.model, quiet=True))
+            place = hub.locate(configuration.model, quiet=True)
+            yield Subject(configuration.name, self.weights(configuration), place)
         elif self.streams(configuration):
             yield self._merged_into_memory(configuration, tell)
         else:
             with self._weights(configuration, tell) as folder:
-                yield Subject(configuration.name, folder)
+                yield Subject(configuration.name, folder.name, folder)
         if not gc.get_freeze_count():
             # What is there now, modules above all, is not looked through again until the sweep's
             # end: that takes 0.2 s, a sixth of a small model's time.
@@ -354,8 +356,9 @@ class Work:
             return Stream(prepared, "pt", tell=note)
 
         folder = serving.write_side_files(prepared, self.run / "weights")
-        rows_of_embedding = prepared.summary["vocabulary_rows"]
-        return Subject(configuration.name, folder, merged, rows_of_embedding)
+        weights, summary = self.weights(configuration), prepared.summary
+        embedding = lambda: summary["vocabulary_rows"]  # noqa: E731
+        return Subject(configuration.name, weights, folder, merged, embedding)
 
     @contextlib.contextmanager
     def _weights(self, configuration: Configuration, tell: Announce) -> Iterator[Path]:
@@ -399,7 +402,7 @@ class Work:
         said = self.sweep.answers
         assert said is not None
         by = said.loading
-        sanity.check(subject.folder, configuration.name, by.chat_template, subject.rows)
+        sanity.check(subject.folder, configuration.name, by.chat_template, subject.embedding)
         start, about = loading.backend_of(
             str(subject.folder), None, by.batch_size, True,
             backend=by.backend, dtype=by.dtype, device=by.device, chat_template=by.chat_template,
@@ -408,7 +411,7 @@ class Work:
         about["weights"] = self.weights(configuration)  # merged again, they are the same
 
         def make() -> Backend:
-            return self.serving.backend(subject, start)
+            return self.serving.backend(subject, start, tell)
 
         asked = (self.weights(configuration), self.prompts, file, make, said.decoding)
         with self._noted(file, self.prompts) as note:
@@ -439,7 +442,9 @@ class Work:
         request = Request(str(subject.folder), out=str(file), quiet=True, **said)
         with self._noted(file) as note:
             prepared = Prepared(request, subject.load if subject.merged else None)
-            tested = prepared.run(about={"weights": self.weights(configuration)})
+            # Wherever it lies, and whether it does, it is the same model.
+            own = self.weights(configuration)
+            tested = prepared.run(about={"weights": own, "model": own})
             note["tasks"] = tested.tasks
 
     @contextlib.contextmanager
@@ -451,23 +456,6 @@ class Work:
         yield note
         note["seconds"] = time.perf_counter() - begun
         _write(_note(file), json.dumps(note))
-
-
-def planned(configuration: Configuration) -> tuple[int, int, int]:
-    """Bytes read, bytes written and memory of a configuration's merge.
-
-    Raises:
-        MergecoreError: Its recipe is wrong, or its models do not fit together.
-    """
-    checked = chain.check(documents.of(configuration.recipe, configuration.name))
-    summaries: list[dict[str, Any]] = [plan.summary for plan in checked.plans.values()]
-    # Documents that wait for others have no plan yet; each writes a model of the same size.
-    share = len(checked.documents) / max(len(summaries), 1)
-    return (
-        int(share * sum(summary["bytes_to_read"] for summary in summaries)),
-        int(share * sum(summary["bytes_to_write"] for summary in summaries)),
-        max((summary["memory_bytes"] for summary in summaries), default=0),
-    )
 
 
 def in_one_line(error: BaseException) -> str:

@@ -1,6 +1,8 @@
 //! A device whose formulas Python works out: `mergecore.cuda`.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use mergecore::error::{Error, Result};
 use mergecore::kernels::spectral::reshape::Account;
@@ -19,6 +21,17 @@ fn ask<T>(object: &Py<PyAny>, work: impl FnOnce(&Bound<PyAny>) -> PyResult<T>) -
     Python::attach(|py| work(object.bind(py)).map_err(|e| error_of(py, &e)))
 }
 
+/// Whether the merge is to stop, for Python to ask.
+#[pyclass(frozen)]
+pub struct Cancelled(Arc<AtomicBool>);
+
+#[pymethods]
+impl Cancelled {
+    fn __call__(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 pub struct PyDevice(pub Py<PyAny>);
 
 impl Device for PyDevice {
@@ -26,9 +39,9 @@ impl Device for PyDevice {
         ask(&self.0, |device| device.getattr("lanes")?.extract()).unwrap_or(1)
     }
 
-    fn begin(&self, lane: usize, tensor: &Json) -> Result<Option<Box<dyn Bench>>> {
+    fn begin(&self, lane: usize, tensor: &Json, cancelled: &Arc<AtomicBool>) -> Result<Option<Box<dyn Bench>>> {
         let bench: Option<Py<PyAny>> = ask(&self.0, |device| {
-            let bench = device.call_method1("begin", (lane, tensor.to_string()))?;
+            let bench = device.call_method1("begin", (lane, tensor.to_string(), Cancelled(cancelled.clone())))?;
             Ok((!bench.is_none()).then(|| bench.unbind()))
         })?;
         Ok(bench.map(|bench| Box::new(PyBench { bench, held: None }) as Box<dyn Bench>))

@@ -13,10 +13,25 @@ use crate::enter::enter;
 use crate::Plan;
 
 /// A merge on its way; one that is let go of before its end is stopped.
-#[pyclass(frozen)]
+#[pyclass(frozen, weakref)]
 pub struct Stream {
     plan: Py<Plan>,
-    stream: stream::Stream,
+    /// There until it is dropped.
+    stream: Option<stream::Stream>,
+}
+
+impl Drop for Stream {
+    /// The engine's thread is waited for, and may itself wait for Python: a device's formulas are worked out there.
+    fn drop(&mut self) {
+        let stream = self.stream.take();
+        Python::attach(|py| py.detach(|| drop(stream)));
+    }
+}
+
+impl Stream {
+    fn stream(&self) -> &stream::Stream {
+        self.stream.as_ref().expect("it is there until it is dropped")
+    }
 }
 
 struct Held(Py<Plan>, Option<PyDevice>);
@@ -45,20 +60,25 @@ impl Stream {
     #[pyo3(signature = (plan, ahead, device = None))]
     fn new(py: Python, plan: Py<Plan>, ahead: u64, device: Option<Py<PyAny>>) -> Stream {
         let stream = stream::Stream::begin(Held(plan.clone_ref(py), device.map(PyDevice)), ahead);
-        Stream { plan, stream }
+        Stream { plan, stream: Some(stream) }
     }
 
     /// The next tensor: its number among the plan's, and its bytes.
     fn next(&self, py: Python) -> PyResult<Option<(usize, Bytes)>> {
-        let merged = enter(py, self.stream.watch(), None, || self.stream.next())?;
+        let merged = enter(py, self.stream().watch(), None, || self.stream().next())?;
         Ok(merged.map(|merged| (merged.job, Bytes::new(merged.bytes))))
     }
 
+    /// Stops the merge, and waits until it has.
+    fn close(&self, py: Python) {
+        py.detach(|| self.stream().close());
+    }
+
     fn report(&self) -> Option<String> {
-        self.stream.report()
+        self.stream().report()
     }
 
     fn digest(&self) -> Option<String> {
-        self.stream.digest(&self.plan.get().plan)
+        self.stream().digest(&self.plan.get().plan)
     }
 }

@@ -6,8 +6,8 @@ mod rows;
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use mergecore::dtype::{Dtype, Real};
 use mergecore::error::{Error, Result};
@@ -42,7 +42,7 @@ impl Device for &'static Adder {
         self.lanes
     }
 
-    fn begin(&self, _: usize, tensor: &Json) -> Result<Option<Box<dyn Bench>>> {
+    fn begin(&self, _: usize, tensor: &Json, _: &Arc<AtomicBool>) -> Result<Option<Box<dyn Bench>>> {
         if tensor["method"] != "task_arithmetic" || tensor["wide"] == true {
             return Ok(None);
         }

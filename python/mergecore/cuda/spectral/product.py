@@ -9,6 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from mergecore.cuda.spectral import interruption
+
 # How much of the long axis is widened at a time.
 _PANEL = 4096
 # Random vectors with which results are checked.
@@ -24,6 +26,7 @@ def oriented(matrix: Tensor) -> Tensor:
 def panels(a: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Pieces of the long axis of a (short, long) matrix: which, and their numbers in float64."""
     for start in range(0, a.shape[1], _PANEL):
+        interruption.check()
         span = slice(start, start + _PANEL)
         yield span, a[:, span].double()
 

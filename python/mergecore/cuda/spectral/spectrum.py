@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mergecore.cuda.spectral import interruption
 from mergecore.cuda.spectral.product import (
     distance,
     gram,
@@ -145,5 +146,6 @@ def _refined(
 
 def _eigen(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues from the largest on, and their vectors."""
+    interruption.check()
     values, vectors = torch.linalg.eigh(symmetric)
     return values.flip(0), vectors.flip(1)

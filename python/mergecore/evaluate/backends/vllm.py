@@ -6,11 +6,13 @@ failed"), and since weights can then be given to a running engine.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from mergecore.errors import MergecoreError, ModelError
@@ -36,6 +38,11 @@ _DECIDING = {
     "tokenizer.json": {"truncation", "padding"},
 }
 """Files that an engine is started on, and what in them does not matter."""
+_VOCABULARIES = (
+    *("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt"),
+    *("added_tokens.json", "tekken.json"),
+)
+"""Of tokenizers that may have no tokenizer.json."""
 
 
 class VllmEngine:
@@ -203,6 +210,9 @@ def engine_of(
         MergecoreError: As `merged` says while it is read.
     """
     _prepare_environment()
+    importing = Thread(target=_import)
+    importing.start()
+    importing.join()
     from vllm import LLM
 
     if "kv_cache_memory_bytes" not in engine and _on_cpu():
@@ -224,6 +234,13 @@ def engine_of(
     except Exception as error:  # of its own, of torch, of pydantic: all mean the same here
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{reference}: vLLM does not take it: {reason}") from error
+
+
+def _import() -> None:
+    """Imports vLLM, in a thread: what it imports on the way keeps the frames of whoever asked for
+    it, and with them an engine that was to be let go of."""
+    with contextlib.suppress(Exception):  # the import that is waited for says what is wrong
+        from vllm import LLM  # noqa: F401
 
 
 def _loading_from(merged: Stream) -> str:
@@ -263,11 +280,20 @@ def check_alike(folder: Path, merged: Stream, reference: str) -> None:
                 f"{reference}: the merge has another {name} ({min(own)}): another engine is needed"
             )
 
+    for name in _VOCABULARIES:
+        if _bytes(folder / name) != _bytes(files.get(name)):
+            raise ModelError(f"{reference}: the merge has another {name}: another engine is needed")
+
+
+def _bytes(file: Path | str | bytes | None) -> bytes | None:
+    if file is None or isinstance(file, bytes):
+        return file
+    return Path(file).read_bytes() if Path(file).is_file() else None
+
 
 def _read(file: Path | str | bytes | None) -> dict[str, Any]:
-    if file is None or (isinstance(file, Path) and not file.is_file()):
-        return {}
-    found: dict[str, Any] = json.loads(file if isinstance(file, bytes) else Path(file).read_bytes())
+    content = _bytes(file)
+    found: dict[str, Any] = {} if content is None else json.loads(content)
     return found
 
 

@@ -6,8 +6,8 @@
 
 use std::cmp::Reverse;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{json, Value as Json};
 
@@ -26,8 +26,8 @@ pub trait Device: Sync {
     /// Tensors that are worked on at a time.
     fn lanes(&self) -> usize;
 
-    /// A tensor's merge, by one of the lanes; none if it is not made there.
-    fn begin(&self, lane: usize, tensor: &Json) -> Result<Option<Box<dyn Bench>>>;
+    /// A tensor's merge, by one of the lanes; none if it is not made there. What takes long looks at `cancelled` now and then.
+    fn begin(&self, lane: usize, tensor: &Json, cancelled: &Arc<AtomicBool>) -> Result<Option<Box<dyn Bench>>>;
 }
 
 /// A tensor's merge on a device. Where memory was too small the answer is `None`, and it is as if nothing had been asked since the first
@@ -82,7 +82,7 @@ pub fn merge(context: &Context, device: &dyn Device, mut numbers: Vec<usize>) ->
                 return Ok(());
             }
             let job = &jobs[number];
-            let done = match (&job.work, device.begin(lane, &about(context, job))?) {
+            let done = match (&job.work, device.begin(lane, &about(context, job), &context.watch.cancelled)?) {
                 (Work::Merge { .. }, Some(bench)) if job.wide => At::<f64>::new(context, number, bench).tensor()?,
                 (Work::Merge { .. }, Some(bench)) => At::<f32>::new(context, number, bench).tensor()?,
                 _ => false,

@@ -50,7 +50,7 @@ use writer::Writer;
 /// What the caller may look at and turn while the engine runs.
 #[derive(Debug, Default)]
 pub struct Watch {
-    pub cancelled: AtomicBool,
+    pub cancelled: Arc<AtomicBool>,
     /// Bytes read and written so far, and in all.
     pub done: AtomicU64,
     pub total: AtomicU64,

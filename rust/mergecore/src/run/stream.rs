@@ -104,6 +104,16 @@ impl Stream {
         }
     }
 
+    /// Stops the merge, and waits until it has.
+    pub fn close(&self) {
+        self.shared.watch.cancelled.store(true, Ordering::Relaxed);
+        self.shared.changed.notify_all();
+        let mut state = self.shared.state();
+        while state.ended.is_none() {
+            state = self.shared.wait(state);
+        }
+    }
+
     /// What the merge has to tell, once it has ended well.
     pub fn report(&self) -> Option<String> {
         match &self.shared.state().ended {
@@ -129,8 +139,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.shared.watch.cancelled.store(true, Ordering::Relaxed);
-        self.shared.changed.notify_all();
+        self.close();
         if let Some(engine) = self.engine.take() {
             engine.join().expect("it is guarded");
         }
