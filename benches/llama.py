@@ -96,6 +96,8 @@ class Size:
 
 
 FULL = Size()
+LARGE = Size(layers=80, hidden=8192, ffn=28_672, heads=64, kv_heads=8)
+"""Llama-2-70B's tensors; as many layers of it as the disk holds will do."""
 SMALL = Size(layers=4, hidden=128, ffn=352, vocabulary=2000, heads=2, kv_heads=1)
 
 
@@ -159,7 +161,7 @@ def family(where: Path, size: Size, tunes: int, seed: int = 0) -> list[Checkpoin
 
 
 def _make(folders: list[Path], size: Size, seed: int) -> None:
-    header, places = _header(size)
+    header, places = _header(size.shapes)
     bodies = []
     for i, folder in enumerate(folders):
         folder.mkdir(parents=True)
@@ -202,12 +204,17 @@ def _noise(random: np.random.Generator, count: int, spread: float, middle: float
     return noise
 
 
-def _header(size: Size) -> tuple[bytes, dict[str, tuple[int, int]]]:
+def header_of(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+    """The safetensors header of bf16 tensors of these shapes, one after the other."""
+    return _header(shapes)[0]
+
+
+def _header(shapes: Mapping[str, tuple[int, ...]]) -> tuple[bytes, dict[str, tuple[int, int]]]:
     """A safetensors header, and where each tensor begins and how many elements it has."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     places: dict[str, tuple[int, int]] = {}
     start = 0
-    for name, shape in size.shapes.items():
+    for name, shape in shapes.items():
         count = _elements(shape)
         offsets = [2 * start, 2 * (start + count)]
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": offsets}

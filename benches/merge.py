@@ -2,6 +2,7 @@
 
     python benches/merge.py --small                      seconds; what CI runs
     python benches/merge.py --mergekit /path/to/env      1.1 B parameters, half an hour, 11 GB
+    python benches/merge.py --large --layers 4           of 70 B: 4 of its 80 layers, 32 GB
 
 It makes a base and its fine-tunes (Llama-shaped, bf16), and by every registered method merges them
 in turn with mergecore and with mergekit, next to `cat`, `cp` and `sync` of the same files. Answers
@@ -30,14 +31,14 @@ import mergecore
 from agreement import DisagreementError
 from contestants import FailedError, Mergekit, RawIO
 from figures import Bench, Figures, machine, megabytes, show
-from llama import FULL, SMALL, Checkpoint, Size, family
+from llama import FULL, LARGE, SMALL, Checkpoint, Size, family
 from workspace import check_space, say, workspace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the bench; 1 if an answer was wrong."""
     options = _options(arguments)
-    size = SMALL if options.small else FULL
+    size = SMALL if options.small else LARGE if options.large else FULL
     size = replace(size, layers=options.layers or size.layers)
     try:
         mergekit = Mergekit(options.mergekit) if options.mergekit else None
@@ -110,7 +111,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=about, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--small", action="store_true", help="models of a few MB")
-    parser.add_argument("--layers", type=int, metavar="N", help="instead of 22 (or 4)")
+    parser.add_argument("--large", action="store_true", help="tensors of a 70 B model")
+    parser.add_argument("--layers", type=int, metavar="N", help="instead of 22 (4, 80)")
     parser.add_argument("--models", default=2, type=int, metavar="N", help="fine-tunes  [2]")
     parser.add_argument("--runs", default=3, type=int, metavar="N", help="rounds  [3]")
     parser.add_argument("--method", action="append", default=[], help="only this one; repeatable")
