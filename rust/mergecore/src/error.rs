@@ -88,7 +88,12 @@ impl Error {
                 path.display()
             ));
         }
-        Self::run(format!("{}: {} while {doing}", path.display(), reason(error)))
+        let way_out = match error.raw_os_error() {
+            Some(libc::EFBIG) => "; `ulimit -f` or the file system allows no larger file: raise it, or choose another --out or a smaller --shard-size",
+            Some(libc::EIO) => "; look after the disk, then run the same command again, it goes on where it was",
+            _ => "",
+        };
+        Self::run(format!("{}: {} while {doing}{way_out}", path.display(), reason(error)))
     }
 }
 

@@ -64,6 +64,7 @@ pub fn merge_many(
     for (number, (order, out)) in orders.into_iter().zip(outs).enumerate() {
         let title = order.title.clone();
         let order = Order { out, ..order };
+        write::tidy(&order.out);
         let made = || report::is_made(order.plan, order.layout, &order.side_files, &order.out);
         let made = !overwrite && order.out.exists() && made().map_err(|error| error.of(&title))?;
         if made {

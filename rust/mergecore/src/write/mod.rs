@@ -81,7 +81,8 @@ pub fn check_leftovers(out: &Path, identity: &Identity, overwrite: bool) -> Resu
     }
 }
 
-/// Refuses an output that would hide or destroy something. Nothing is written.
+/// Refuses an output that would hide or destroy something. Nothing is written; but what a kill right after the last rename has left in a
+/// finished output goes.
 pub fn check(out: &Path, inputs: &[PathBuf], overwrite: bool) -> Result<()> {
     let exists = |message: String| Err(Error::new(Kind::Exists, message));
     if out.file_name().is_none() {
@@ -108,6 +109,7 @@ pub fn check(out: &Path, inputs: &[PathBuf], overwrite: bool) -> Result<()> {
         return exists(format!("{}: {message} as --out", mount.display()));
     }
     let Ok(meta) = fs::symlink_metadata(out) else { return Ok(()) };
+    tidy(out);
     if !overwrite {
         return exists(format!("{}: exists already; give --overwrite to replace it, or choose another --out", out.display()));
     }
@@ -292,22 +294,43 @@ impl Output {
             return Err(Error::new(Kind::Run, message));
         }
         documents::delete(&self.partial)?;
-        if overwrite && fs::symlink_metadata(&self.out).is_ok() {
-            fs::rename(&self.out, self.partial.join(REPLACED)).map_err(fail)?;
+        let aside = self.partial.join(REPLACED);
+        let replaces = overwrite && fs::symlink_metadata(&self.out).is_ok();
+        if replaces {
+            fs::rename(&self.out, &aside).map_err(fail)?;
         }
-        fs::rename(&self.partial, &self.out).map_err(fail)?;
+        if let Err(e) = fs::rename(&self.partial, &self.out) {
+            if replaces {
+                // Should this fail, too, the same command does it: `put_back`.
+                let _ = fs::rename(&aside, &self.out);
+            }
+            return Err(fail(e));
+        }
         sync_folder(&parent_of(&self.out)).map_err(fail)?;
         // Only now: without its journal, a finished OUT.partial could not be told from somebody else's folder.
-        fs::remove_file(self.out.join(journal::NAME)).map_err(fail)?;
-        let documents = self.out.join(documents::FOLDER);
-        if documents.exists() {
-            fs::remove_dir_all(&documents).map_err(|e| Error::io(&documents, "deleting the documents", &e))?;
+        clean(&self.out)
+    }
+}
+
+/// Deletes from an output in its place what is none of it: documents, what it replaced, and last the journal, which says that it is ours.
+fn clean(out: &Path) -> Result<()> {
+    for (name, doing) in [(documents::FOLDER, "deleting the documents"), (REPLACED, "deleting the replaced output")] {
+        let folder = out.join(name);
+        if fs::symlink_metadata(&folder).is_ok() {
+            fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, doing, &e))?;
         }
-        let aside = self.out.join(REPLACED);
-        if fs::symlink_metadata(&aside).is_ok() {
-            fs::remove_dir_all(&aside).map_err(|e| Error::io(&aside, "deleting the replaced output", &e))?;
-        }
-        Ok(())
+    }
+    let journal = out.join(journal::NAME);
+    fs::remove_file(&journal).map_err(|e| Error::io(&journal, "deleting the journal", &e))
+}
+
+/// Ends what a run was just about to do that was killed right after it had put `out` in its place. A run that is still at it is left to it,
+/// and what cannot be deleted stays: it is in nobody's way.
+pub fn tidy(out: &Path) {
+    let journal = out.join(journal::NAME);
+    let ours = fs::symlink_metadata(out).is_ok_and(|meta| meta.is_dir()) && out.join(MANIFEST).is_file() && journal.is_file();
+    if let Some(Ok(_held)) = ours.then(|| journal::locked(out, &journal)) {
+        let _ = clean(out);
     }
 }
 
