@@ -1,8 +1,8 @@
-"""A disk that fails when it is told to: a file system in memory, over the kernel's own FUSE protocol.
+"""A disk that fails when it is told to: a file system in memory, by the kernel's own FUSE protocol.
 
 Every operation asks `hook(operation, path, begin, end)` first, which may do whatever it likes (kill
-the process, for one) and returns 0 or the errno that the operation ends with. So a fault lies at the
-same operation each time, and no library is preloaded into the program under test. Linux and root.
+the process, for one) and returns 0 or the errno that the operation ends with. So a fault lies at
+the same operation each time, and nothing is preloaded into the program. Linux and root.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pathlib import Path
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _MNT_DETACH = 2
 _HUGE = 1 << 40
-_SETTLED = {"create", "write", "mkdir", "rename", "unlink", "rmdir", "fsync", "setattr"}
-CHANGES = frozenset(_SETTLED)
-"""The operations after any of which a kill leaves another disk."""
+
 GROWS = frozenset({"create", "write", "mkdir"})
 """The operations that a full disk refuses."""
+CHANGES = GROWS | {"rename", "unlink", "rmdir", "fsync", "setattr"}
+"""All between which a kill makes a difference."""
 
 Hook = Callable[[str, str, int, int], int]
 
@@ -73,6 +73,7 @@ class FaultyDisk:
         if done != 0:
             os.close(self._device)
             raise OSError(ctypes.get_errno(), "mount")
+        self._nodes: dict[int, Node] = {}
         self.clear()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -80,7 +81,7 @@ class FaultyDisk:
     def clear(self) -> None:
         """Empties the disk."""
         self.root = Node(1, "", None, stat.S_IFDIR | 0o755)
-        self._nodes = {1: self.root} | {k: v for k, v in getattr(self, "_nodes", {}).items() if k > 1}
+        self._nodes[1] = self.root  # the others may be open yet
 
     def at(self, path: str) -> Node | None:
         """What lies at a path from the root."""
@@ -123,12 +124,12 @@ class FaultyDisk:
                     continue
                 return  # unmounted
             _, code, unique, number = struct.unpack_from("<IIQQ", request)
-            answer = getattr(self, _CODES.get(code, ""), None)
+            answer = getattr(self, _CODES.get(code, "unknown"))
             if code in (2, 36, 42):  # forget, interrupt: no reply is wanted
                 continue
             try:
                 with self.lock:
-                    body = answer(self._nodes.get(number, self.root), request[40:]) if answer else errno.ENOSYS
+                    body = answer(self._nodes.get(number, self.root), request[40:])
             except Refused as refused:
                 body = refused.number
             failed = body if isinstance(body, int) else 0
@@ -161,6 +162,9 @@ class FaultyDisk:
         big_writes_and_many_pages = 1 << 5 | 1 << 22
         head = (7, 31, 1 << 17, big_writes_and_many_pages, 16, 12, 1 << 20, 1, 256, 0, 0)
         return struct.pack("<IIIIHHIIHHI28x", *head)
+
+    def unknown(self, _node: Node, _body: bytes) -> int:
+        return errno.ENOSYS
 
     def lookup(self, node: Node, body: bytes) -> bytes | int:
         found = node.children.get(_text(body))

@@ -1,4 +1,4 @@
-"""What is left when a merge is killed, the disk fills up or an input fails? All of it, or nothing."""
+"""What is left when a merge is killed, the disk is full, an input fails? All of it, or nothing."""
 
 from __future__ import annotations
 
@@ -16,8 +16,20 @@ import pytest
 import faults
 import faulty_disk
 import mergecore
-from faults import COMMANDS, JOURNAL, KILLS, REPLACED, arguments, content, ended, is_tidy, killed
-from faults import ran, started, wait_for
+from faults import (
+    COMMANDS,
+    JOURNAL,
+    KILLS,
+    REPLACED,
+    arguments,
+    content,
+    ended,
+    is_tidy,
+    killed,
+    ran,
+    started,
+    wait_for,
+)
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
@@ -107,7 +119,7 @@ def test_kills_of_an_overwriting_merge_leave_the_old_or_the_new(
 
 def test_a_kill_costs_no_work_that_was_journalled(models, undisturbed, tmp_path):
     out = tmp_path / "out"
-    command = arguments("tsv", models, out)
+    command, journal = arguments("tsv", models, out), partial(out) / JOURNAL
     for _ in range(5):
         process = started(command)
         wait_for(process, partial(out).exists)
@@ -116,7 +128,6 @@ def test_a_kill_costs_no_work_that_was_journalled(models, undisturbed, tmp_path)
         process.send_signal(signal.SIGSTOP)
         time.sleep(2.1)
         process.send_signal(signal.SIGCONT)
-        journal = partial(out) / JOURNAL
         wait_for(process, lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1)
         killed(process)
         if not out.exists():

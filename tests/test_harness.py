@@ -149,7 +149,7 @@ def test_the_harness_itself(command, tmp_path, monkeypatch):
     ours = {}
     model = Transformers(SFT, "sft", template="none", dtype="float32")
     items = [Options(n, f"sort: {n} a =", ("a b", "x")) for n in ("b", "c")]
-    likelihoods(model, items, lambda found: ours.update({found.id: found.values}))
+    likelihoods(model, items, lambda *told: ours.update((found.id, found.values) for found in told))
     theirs = [
         [value for value, _ in sample["filtered_resps"]] for sample in kept["samples"]["words"]
     ]

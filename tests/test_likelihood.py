@@ -48,7 +48,9 @@ def encoder_decoder(tmp_path_factory):
 
 def _found(model, items=ITEMS, **options):
     found = {}
-    likelihoods(model, items, lambda entry: found.update({entry.id: entry}), **options)
+    likelihoods(
+        model, items, lambda *told: found.update((entry.id, entry) for entry in told), **options
+    )
     return found
 
 

@@ -69,11 +69,10 @@ def generate(
         before = len(stage.done)
         left = stage.left(prompts, _digest)
 
-        def tell(reply: Reply | Refused) -> None:
-            if isinstance(reply, Refused):
-                refused.append(reply)
-                return
-            stage.add(_row(model, wanted[reply.id], reply))
+        def tell(*replies: Reply | Refused) -> None:
+            refused.extend(reply for reply in replies if isinstance(reply, Refused))
+            answered = [reply for reply in replies if isinstance(reply, Reply)]
+            stage.add(*(_row(model, wanted[reply.id], reply) for reply in answered))
             if progress is not None:
                 progress(sum(identity in stage.done for identity in wanted), len(wanted))
 

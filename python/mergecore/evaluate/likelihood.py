@@ -45,7 +45,7 @@ class _Text:
 def likelihoods(
     model: Transformers,
     items: Sequence[Options],
-    tell: Callable[[Likelihoods | Refused], None],
+    tell: Callable[..., None],
     *,
     chat: bool = False,
 ) -> None:
@@ -54,7 +54,8 @@ def likelihoods(
     Args:
         model: Decoder-only or encoder-decoder.
         items: What is asked.
-        tell: Called with each item's values as soon as they are there, or with why it has none.
+        tell: Called with the `Likelihoods` of a batch as soon as they are there, or with the
+            `Refused` of an item.
         chat: The context is a user's message in the model's chat template.
     """
     ready = []
@@ -71,8 +72,7 @@ def likelihoods(
     for first in range(0, len(ready), size):
         batch = ready[first : first + size]
         values = iter(_scored(model, [text for _, _, texts in batch for text in texts]))
-        for _, item, texts in batch:
-            tell(Likelihoods(item.id, tuple(next(values) for _ in texts)))
+        tell(*(Likelihoods(i.id, tuple(next(values) for _ in texts)) for _, i, texts in batch))
 
 
 def _places(model: Transformers, text: _Text) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
@@ -40,8 +40,14 @@ class Refused:
     reason: str
 
 
-Tell: TypeAlias = Callable[[Reply | Refused], None]
-"""Called with each reply as soon as it is there."""
+class Tell(Protocol):
+    """Called with each reply as soon as it is there; with those of a batch at once.
+
+    A kill then costs whole batches, which the next run puts together as they were: answers that
+    were made in other company may differ by rounding.
+    """
+
+    def __call__(self, *replies: Reply | Refused) -> None: ...
 
 
 class NotTakenError(RunError):

@@ -127,10 +127,11 @@ class Transformers:
                 )
         finally:
             self.model.generation_config = own
+        replies = []
         for (prompt, request), row in zip(batch, made[:, start:].tolist(), strict=True):
             length = next((i for i, token in enumerate(row) if token in self.ends), None)
             answer = row if length is None else row[: length + 1]
-            tell(
+            replies.append(
                 Reply(
                     request.id,
                     self.chat.text(answer),
@@ -139,6 +140,7 @@ class Transformers:
                     len(answer),
                 )
             )
+        tell(*replies)
 
 
 def loaded(

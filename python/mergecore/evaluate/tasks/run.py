@@ -98,11 +98,9 @@ def assess(
         before = len(stage.done)
         wanted = [key for entry in asked for key in entry.items]
 
-        def tell(row: Row | Refused) -> None:
-            if isinstance(row, Refused):
-                refused.append(row)
-                return
-            stage.add(row)
+        def tell(*found: Row | Refused) -> None:
+            refused.extend(row for row in found if isinstance(row, Refused))
+            stage.add(*(row for row in found if not isinstance(row, Refused)))
             if progress is not None:
                 progress(sum(key in stage.done for key in wanted), len(wanted))
 
@@ -149,7 +147,7 @@ def _answer(
     model: Transformers,
     waiting: Sequence[_Waiting],
     max_tokens: int,
-    tell: Callable[[Row | Refused], None],
+    tell: Callable[..., None],
 ) -> None:
     """Of all tasks together, so that batches are full; the likeliest tokens, as figures of tasks
     are not to depend on a seed."""
@@ -163,18 +161,17 @@ def _answer(
     )
     by_key = {key: (task, question) for key, task, question in waiting}
 
-    def told(reply: Reply | Refused) -> None:
+    def row_of(reply: Reply | Refused) -> Row | Refused:
         if isinstance(reply, Refused):
-            tell(reply)
-            return
+            return reply
         task, question = by_key[reply.id]
         assert task.score is not None
         scored = task.score(question, reply.output)
         row = _row(reply.id, task, scored.prediction, question.reference, scored.score)
-        tell({**row, **scored.more, "finish_reason": reply.finish_reason})
+        return {**row, **scored.more, "finish_reason": reply.finish_reason}
 
     requests = [Request(key, question.messages) for key, _, question in waiting]
-    model.answer(requests, decoding, told)
+    model.answer(requests, decoding, lambda *replies: tell(*map(row_of, replies)))
 
 
 def _choose(
@@ -183,12 +180,11 @@ def _choose(
     choices: dict[str, Choice],
     chat: bool,
     normalized: bool,
-    tell: Callable[[Row | Refused], None],
+    tell: Callable[..., None],
 ) -> None:
-    def told(found: Likelihoods | Refused) -> None:
+    def row_of(found: Likelihoods | Refused) -> Row | Refused:
         if isinstance(found, Refused):
-            tell(found)
-            return
+            return found
         item = choices[found.id]
         values = [
             value / len(word.encode()) if normalized else value
@@ -196,7 +192,7 @@ def _choose(
         ]
         prediction = item.labels[values.index(max(values))]
         row = _row(found.id, task, prediction, item.reference, float(prediction == item.reference))
-        tell({**row, "log_likelihoods": dict(zip(item.labels, found.values, strict=True))})
+        return {**row, "log_likelihoods": dict(zip(item.labels, found.values, strict=True))}
 
     options = [Options(key, item.text, item.words) for key, item in choices.items()]
-    likelihoods(model, options, told, chat=chat)
+    likelihoods(model, options, lambda *found: tell(*map(row_of, found)), chat=chat)
