@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
@@ -96,7 +95,11 @@ def started(arguments: list[str], **options: object) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> Done:
-    out, err = process.communicate(timeout=120)
+    try:
+        out, err = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        killed(process)
+        raise
     return Done(process.returncode, out, err)
 
 
@@ -133,6 +136,3 @@ def wait_for(process: subprocess.Popen[str], what: Callable[[], object]) -> bool
             return True
         time.sleep(0.001)
     return False
-
-
-FULL = errno.ENOSPC

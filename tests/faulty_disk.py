@@ -15,7 +15,7 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,10 +69,9 @@ class FaultyDisk:
         self.lock = threading.Lock()
         self._device = os.open("/dev/fuse", os.O_RDWR)
         options = f"fd={self._device},rootmode=40000,user_id=0,group_id=0,allow_other"
-        done = _LIBC.mount(b"faulty", bytes(place), b"fuse", 0, options.encode())
-        if done != 0:
+        if number := mount("fuse", place, options):
             os.close(self._device)
-            raise OSError(ctypes.get_errno(), "mount")
+            raise OSError(number, os.strerror(number))
         self._nodes: dict[int, Node] = {}
         self.clear()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -109,7 +108,7 @@ class FaultyDisk:
                 node.data = bytearray(node.synced[: len(node.data)].ljust(len(node.data), b"\0"))
 
     def unmount(self) -> None:
-        _LIBC.umount2(bytes(self.place), _MNT_DETACH)
+        unmount(self.place)
         self._thread.join(10)
         os.close(self._device)
 
@@ -289,15 +288,11 @@ def _text(body: bytes) -> str:
     return body.partition(b"\0")[0].decode()
 
 
-@contextlib.contextmanager
-def mounted(place: Path) -> Iterator[FaultyDisk]:
-    """The disk, at an empty folder, for as long as it is wanted.
+def mount(kind: str, place: Path, options: str) -> int:
+    """Mounts a file system; 0, or the errno that it failed with."""
+    done = _LIBC.mount(kind.encode(), bytes(place), kind.encode(), 0, options.encode())
+    return 0 if done == 0 else ctypes.get_errno()
 
-    Raises:
-        OSError: This machine has no FUSE, or does not let this user mount.
-    """
-    disk = FaultyDisk(place)
-    try:
-        yield disk
-    finally:
-        disk.unmount()
+
+def unmount(place: Path) -> None:
+    _LIBC.umount2(bytes(place), _MNT_DETACH)

@@ -55,10 +55,11 @@ def locate(
 
     Raises:
         ModelNotFoundError: It is neither here nor to be had; the message says the way out.
-        ModelError: The reference is one that cannot be merged.
+        ModelError: The reference is one that cannot be merged, or what is there is no model's.
     """
     path = Path(reference).expanduser()
     if path.exists():
+        _check_plain(path)
         return path
     match = _HUB_ID.fullmatch(reference)
     if match is None or _looks_local(reference):
@@ -108,6 +109,17 @@ def is_known(reference: str) -> bool:
     except Exception:  # as in download.fetch
         return False
     return True
+
+
+def _check_plain(model: Path) -> None:
+    """Refuses a pipe or a device among a model's files: who opens it may wait for ever."""
+    try:
+        entries = list(model.iterdir()) if model.is_dir() else [model]
+    except OSError:
+        return  # whoever reads the files says what is wrong
+    for entry in entries:
+        if entry.exists() and not entry.is_file() and not entry.is_dir():
+            raise ModelError(f"{entry}: is no regular file; move it out of the model's folder")
 
 
 def _looks_local(reference: str) -> bool:

@@ -67,11 +67,12 @@ impl Error {
 
     /// An operating-system error on an input, before anything is written.
     pub fn opening(path: &Path, error: &std::io::Error) -> Self {
-        let kind = match error.kind() {
-            std::io::ErrorKind::NotFound => Kind::NotFound,
-            _ => Kind::Model,
+        let (kind, way_out) = match error.kind() {
+            std::io::ErrorKind::NotFound => (Kind::NotFound, ""),
+            std::io::ErrorKind::PermissionDenied => (Kind::Model, "; change its permissions (chmod +r)"),
+            _ => (Kind::Model, ""),
         };
-        Self::new(kind, format!("{}: {}", path.display(), reason(error)))
+        Self::new(kind, format!("{}: {}{way_out}", path.display(), reason(error)))
     }
 
     /// An operating-system error while reading or writing.
@@ -89,7 +90,9 @@ impl Error {
             ));
         }
         let way_out = match error.raw_os_error() {
-            Some(libc::EFBIG) => "; `ulimit -f` or the file system allows no larger file: raise it, or choose another --out or a smaller --shard-size",
+            Some(libc::EFBIG) => {
+                "; `ulimit -f` or the file system allows no larger file: raise it, or choose another --out or a smaller --shard-size"
+            }
             Some(libc::EIO) => "; look after the disk, then run the same command again, it goes on where it was",
             _ => "",
         };

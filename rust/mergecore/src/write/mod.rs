@@ -343,7 +343,11 @@ fn put(path: &Path, content: &SideFile) -> Result<()> {
     }
     match content {
         SideFile::Content(bytes) => fs::write(path, bytes).map_err(fail)?,
-        SideFile::CopyOf(source) => drop(fs::copy(source, path).map_err(|e| Error::io(source, "copying", &e))?),
+        SideFile::CopyOf(source) => drop(fs::copy(source, path).map_err(|e| match e.raw_os_error() {
+            // Whose fault is it? A disk that takes no more is the output's.
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => fail(e),
+            _ => Error::io(source, "copying", &e),
+        })?),
     }
     File::open(path).and_then(|file| file.sync_all()).map_err(fail)
 }
