@@ -210,8 +210,8 @@ def test_a_kill_at_each_operation_of_the_disk_is_survived(disk, small, over, pow
     assert len(operations) > 40
     names = {operation for operation, *_ in operations}
     assert names >= {"create", "write", "mkdir", "rename", "unlink", "fsync", "setattr"}
-    step = max(1, len(operations) * 2 // KILLS)
-    for number in range(KILLS % step, len(operations), step):
+    step = max(1, 200 // KILLS)  # of a hundred kills, the one sees what the other leaves out
+    for number in range(power % step, len(operations), step):
         begin()
         process = started(command)
 

@@ -453,6 +453,35 @@ fn an_output_that_was_moved_aside_is_not_lost() {
     scene.assert_whole(&out);
 }
 
+/// Killed between the rename that puts the output in its place and the end.
+#[test]
+fn what_a_kill_after_the_last_rename_has_left_goes() {
+    let scene = Scene::ties(Make::Plain);
+    let out = scene.out();
+    scene.run(&out, CUT).unwrap();
+    let whole = files(&out);
+    let leave = || {
+        fs::write(out.join(".mergecore-journal.jsonl"), "{}\n").unwrap();
+        copy(&scene.dir.path().join("a"), &out.join(".mergecore-replaced"));
+    };
+    leave();
+    let refused = scene.run(&out, CUT).unwrap_err();
+    assert!(refused.kind == Kind::Exists && refused.message.contains("--overwrite"), "{refused}");
+    assert!(files(&out) == whole && !out.join(".mergecore-replaced").exists());
+    // A run that is just about to do it is left to it.
+    leave();
+    let living = fs::File::open(out.join(".mergecore-journal.jsonl")).unwrap();
+    // SAFETY: the descriptor is open; a lock cannot touch memory.
+    assert_eq!(unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&living), libc::LOCK_EX) }, 0);
+    scene.run(&out, CUT).unwrap_err();
+    assert!(out.join(".mergecore-replaced").exists());
+    drop(living);
+    // What is not whole is no output of ours, whatever lies in it.
+    fs::remove_file(out.join("mergecore.json")).unwrap();
+    scene.run(&out, CUT).unwrap_err();
+    assert!(out.join(".mergecore-replaced").exists());
+}
+
 #[test]
 fn a_neighbour_with_a_name_like_ours_is_left_alone() {
     let scene = Scene::ties(Make::Plain);
