@@ -133,15 +133,16 @@ def test_kills_of_a_stage_lose_no_row_and_make_none_twice(stage, inputs, forks, 
     assert halves, "no kill came while rows were written"
 
 
-def test_kills_of_a_sweep_leave_the_same_table(forks, tmp_path):
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "folders"])
+def test_kills_of_a_sweep_leave_the_same_table(stream, forks, tmp_path):
     pytest.importorskip("pyarrow", reason="the extra report is not installed")
-    file = test_sweep.written(tmp_path, test_sweep.content(tmp_path, [0.3, 0.8, 1.5]))
+    file = test_sweep.written(tmp_path, test_sweep.content(tmp_path, [0.3, 0.8], stream=stream))
     calm, run, said = tmp_path / "calm", tmp_path / "run", tmp_path / "said"
     begun = time.monotonic()
     finished(forks(["sweep", file, "--out", calm, "--quiet"], said), said)
     length = time.monotonic() - begun
-    moments = random.Random(1)
-    for _ in range(KILLS // 5):
+    moments = random.Random(stream)
+    for _ in range(KILLS // 10):
         process = forks(["sweep", file, "--out", run, "--quiet"], said)
         time.sleep(moments.uniform(0, length))
         process.kill()
