@@ -46,7 +46,7 @@ COMMANDS = {
 }
 
 
-def models(folder: Path, tensors: int = 24, side: int = 320) -> Path:
+def models(folder: Path, tensors: int = 16, side: int = 320) -> Path:
     """A base and two fine-tunes whose every byte is some weight's, and a recipe of documents."""
     rng = np.random.default_rng(0)
     for name in ("base", "a", "b"):

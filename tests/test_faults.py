@@ -163,8 +163,8 @@ def disk(tmp_path_factory):
 OLD = {f"out/{name}": b"old" for name in ("model.safetensors", "config.json")}
 
 
-def small_command(small: Path, out: Path, *more: str) -> list[str]:
-    return [*arguments("linear", small, out), "--shard-size", "600kB", *more]
+def small_command(small: Path, out: Path, *more: str, case: str = "linear") -> list[str]:
+    return [*arguments(case, small, out), "--shard-size", "600kB", *more]
 
 
 class Counted:
@@ -195,10 +195,12 @@ def files_at(disk, path):
 
 
 @pytest.mark.parametrize("power", [True, False], ids=["power-on", "power-off"])
-@pytest.mark.parametrize("over", [False, True], ids=["new", "overwrite"])
-def test_a_kill_at_each_operation_of_the_disk_is_survived(disk, small, over, power):
+@pytest.mark.parametrize(
+    ("case", "over"), [("linear", False), ("linear", True), ("documents", False)]
+)
+def test_a_kill_at_each_operation_of_the_disk_is_survived(disk, small, case, over, power):
     out = disk.place / "out"
-    command = small_command(small, out, *["--overwrite"] * over)
+    command = small_command(small, out, *["--overwrite"] * over, case=case)
 
     def begin():
         disk.clear()
@@ -210,8 +212,8 @@ def test_a_kill_at_each_operation_of_the_disk_is_survived(disk, small, over, pow
     assert len(operations) > 40
     names = {operation for operation, *_ in operations}
     assert names >= {"create", "write", "mkdir", "rename", "unlink", "fsync", "setattr"}
-    step = max(1, 200 // KILLS)  # of a hundred kills, the one sees what the other leaves out
-    for number in range(power % step, len(operations), step):
+    step = max(1, len(operations) // 25 * 100 // KILLS)
+    for number in range(power * step // 2, len(operations), step):
         begin()
         process = started(command)
 

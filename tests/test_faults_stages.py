@@ -71,7 +71,7 @@ def inputs(tmp_path_factory):
     rows = {
         "prompts": [{"id": str(i), "instruction": text} for i, text in enumerate(asked)],
         "responses": [{"id": str(i), "model": "m", "instruction": text, "output": f"{text} " * 4}
-                      for i, text in enumerate(asked * 40)],
+                      for i, text in enumerate(asked * 12)],
         "few": [{"id": str(i), "instruction": text, "output": f"{text} " * 2}
                 for i, text in enumerate(asked * 4)],
         "sums": [{"question": f"What is {n} plus {n}?", "answer": f"Twice.\n#### {2 * n}"}

@@ -1,7 +1,7 @@
 //! Where do the merges live that a recipe of several documents names, until the last one is whole?
 //!
 //! In OUT.partial, in a folder beside the journal: each under its name, as an output of its own with a journal of its own. A mark in the
-//! folder says whose they are, and is locked while somebody works on them. All of it goes before OUT.partial becomes OUT.
+//! folder says whose they are, and is locked while somebody works on them. All of it goes when OUT.partial has become OUT.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
@@ -27,8 +27,9 @@ pub fn claim(out: &Path, inputs: &[PathBuf], request: &str, overwrite: bool) -> 
     check(out, inputs, overwrite)?;
     let partial = partial_of(out);
     let mark = partial.join(FOLDER).join(MARK);
-    // An empty mark is one that a kill kept from being written.
-    let ours = fs::read_to_string(&mark).is_ok_and(|said| said.is_empty() || said == request) || holds_nothing(&partial);
+    // An empty mark is one that a kill kept from being written, one of zeros a power failure.
+    let unwritten = |said: &str| said.bytes().all(|byte| byte == 0);
+    let ours = fs::read_to_string(&mark).is_ok_and(|said| unwritten(&said) || said == request) || holds_nothing(&partial);
     if !ours && !overwrite || is_somebody_elses(&partial) {
         return Err(leftovers(&partial));
     }
@@ -70,24 +71,6 @@ pub(super) fn check_leftovers(partial: &Path, own: bool, overwrite: bool) -> Res
         return Ok(());
     }
     Err(leftovers(partial))
-}
-
-/// Deletes the documents, but not yet the mark: should the run be killed before OUT is there, it still says whose OUT.partial is.
-pub(super) fn delete(partial: &Path) -> Result<()> {
-    let folder = partial.join(FOLDER);
-    let delete = |entry: std::io::Result<fs::DirEntry>| {
-        let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            _ if entry.file_name() == MARK => Ok(()),
-            true => fs::remove_dir_all(entry.path()),
-            false => fs::remove_file(entry.path()),
-        }
-    };
-    if !folder.exists() {
-        return Ok(());
-    }
-    let deleted = fs::read_dir(&folder).and_then(|mut entries| entries.try_for_each(delete));
-    deleted.map_err(|e| Error::io(&folder, "deleting the documents", &e))
 }
 
 /// Waits for nobody: documents that another process is working on are not to be deleted.

@@ -293,7 +293,6 @@ impl Output {
             let message = format!("{}: appeared while the merge ran; the result is in {}", self.out.display(), self.partial.display());
             return Err(Error::new(Kind::Run, message));
         }
-        documents::delete(&self.partial)?;
         let aside = self.partial.join(REPLACED);
         let replaces = overwrite && fs::symlink_metadata(&self.out).is_ok();
         if replaces {
@@ -307,7 +306,8 @@ impl Output {
             return Err(fail(e));
         }
         sync_folder(&parent_of(&self.out)).map_err(fail)?;
-        // Only now: without its journal, a finished OUT.partial could not be told from somebody else's folder.
+        // Only now: without its journal, a finished OUT.partial could not be told from somebody else's folder, and without its documents the
+        // same command would begin again.
         clean(&self.out)
     }
 }
