@@ -212,7 +212,7 @@ def test_a_kill_at_each_operation_of_the_disk_is_survived(disk, small, case, ove
     assert len(operations) > 40
     names = {operation for operation, *_ in operations}
     assert names >= {"create", "write", "mkdir", "rename", "unlink", "fsync", "setattr"}
-    step = max(1, len(operations) // 25 * 100 // KILLS)
+    step = max(1, -(-len(operations) // 20) * 100 // KILLS)
     for number in range(power * step // 2, len(operations), step):
         begin()
         process = started(command)
