@@ -32,7 +32,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (["merge", "a", "b", "--method", "ties", "--lambda", "1", "--set", "lambda=2"], "twice"),
         (["merge", "a", "b", "--method", "ties", "--set", "scope"], "KEY=VALUE"),
         (["merge", "a", "b", "--method", "ties", "--set", "scope=world"], "scope"),
-        (["merge", "a", "b", "--method", "ties", "--device", "cuda:0"], "CPU"),
+        (["merge", "a", "b", "--method", "ties", "--device", "tpu"], "cuda:N"),
         (["merge", "a", "b", "--method", "ties", "--shard-size", "5XB"], "5XB"),
         (["merge", "a", "b", "--method", "ties", "--dtype", "int8"], "float32"),
         (["merge", "a", "b", "--method", "ties", "--out", "a"], "a"),
