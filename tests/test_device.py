@@ -289,6 +289,7 @@ def test_a_stream_has_a_device_too(models):
     assert all(found[name].tobytes() == expected[name].tobytes() for name in expected)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 @pytest.mark.parametrize("method", sorted(HERE))
 def test_a_gpu_is_within_a_unit_in_the_last_place(models, method):

@@ -16,12 +16,8 @@ from mergecore.cuda.formula import Formula
 Array = np.ndarray
 DENSE = [name for name, method in cuda.METHODS.items() if method.solve is not Formula.solve]
 OF_TASK_VECTORS = [name for name, method in cuda.METHODS.items() if method.of_task_vectors]
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-    ),
-]
+_WITHOUT = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, _WITHOUT])]
 NUMBERS = (0.7, -0.4, 1.0, 0.0, 2.5)
 DENSITIES = (0.3, 1.0, 0.0, 0.85, 1e-5)
 
