@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,22 +165,16 @@ def test_memory_is_what_is_allowed(models, monkeypatch):
     mergecore.run(asked, models / "cpu")
     made = mergecore.stream(asked, device="cpu-torch")
     device = devices.Device("cpu-torch", 1 << 20)
-    made._prepared = dataclass_replace(made._prepared, device=device)
+    made._prepared = replace(made._prepared, device=device)
     found = {name: np.array(tensor) for name, tensor in made}
     whole = checkpoints.load(models / "cpu")
     assert all(found[name].tobytes() == whole[name].tobytes() for name in whole)
     assert max(given) <= 16_384 * 8  # the least piece, of float64
     asked = request("tsv", models)
     made = mergecore.stream(asked, device="cpu-torch")
-    made._prepared = dataclass_replace(made._prepared, device=devices.Device("cpu-torch", 1000))
+    made._prepared = replace(made._prepared, device=devices.Device("cpu-torch", 1000))
     list(made)
     assert any("memory was too small: 2 of" in note for note in made.report.notes)
-
-
-def dataclass_replace(thing, **changes):
-    import dataclasses
-
-    return dataclasses.replace(thing, **changes)
 
 
 def test_matrices_with_nan_are_refused_by_name(models):
@@ -280,6 +275,21 @@ def test_many_merges_in_one_reading_say_that_the_cpu_makes_them(models):
     reports = mergecore.merge_many(asked, out=[models / "one", models / "two"])
     assert any("not on cpu-torch: many merges" in note for note in reports[0].notes)
     assert not any("cpu-torch" in note for note in reports[1].notes)
+
+
+def test_a_file_of_documents_keeps_its_device_whatever_stands_before_it(models):
+    import yaml
+
+    documents = [
+        {"name": "half", **request("linear", models), "device": "cpu-torch"},
+        {"merge_method": "linear", "models": [{"model": "half"}, {"model": str(models / "c")}],
+         "device": "cpu-torch"},
+    ]  # fmt: skip
+    file = models / "two.yml"
+    file.write_text("---\n".join(map(yaml.safe_dump, documents)))
+    asked = [request("slerp", models), file]
+    reports = mergecore.merge_many(asked, out=[models / "one", models / "two"])
+    assert any("cpu-torch works out 7 of 7" in note for note in reports[1].notes)
 
 
 def test_a_stream_has_a_device_too(models):

@@ -98,9 +98,10 @@ def merge_many(
             request = listed[0].recipe if listed else order.request
             assert isinstance(request, dict)
             from_file = listed is not None
-            named = request.get("device", planning.CPU)
-            limits |= {"device": planning.CPU}
-            prepared = planning.prepare(request, from_file=from_file, opened=opened, **limits)
+            named = request.get("device") or planning.CPU
+            prepared = planning.prepare(
+                request, from_file=from_file, opened=opened, device=planning.CPU, **limits
+            )
             if named != planning.CPU:
                 note = f"not on {named}: many merges in one reading are made on the CPU"
                 prepared.summary["notes"].append(note)
