@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def _hollow(folder: Path, size: Size) -> None:
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     held = 0
     for name, shape in size.shapes.items():
-        count = byte_count(shape)
+        count = 2 * math.prod(shape)
         if held + count > SHARD:
             shards.append({})
             held = 0
@@ -77,18 +78,10 @@ def _hollow(folder: Path, size: Size) -> None:
         header = header_of(shapes)
         with (folder / file).open("wb") as opened:
             opened.write(header)
-            opened.truncate(len(header) + sum(map(byte_count, shapes.values())))
+            opened.truncate(len(header) + sum(2 * math.prod(shape) for shape in shapes.values()))
         names |= dict.fromkeys(shapes, file)
     index = {"metadata": {}, "weight_map": names}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-
-
-def byte_count(shape: tuple[int, ...]) -> int:
-    """Bytes of a bf16 tensor."""
-    count = 2
-    for length in shape:
-        count *= length
-    return count
 
 
 def _check(plan: Sequence[str], size: Size, models: int) -> None:

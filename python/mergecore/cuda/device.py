@@ -15,9 +15,9 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from mergecore import cuda
+from mergecore.cuda import interruption
 from mergecore.cuda.formula import Place
 from mergecore.cuda.lane import Bytes, Lane
-from mergecore.cuda.spectral import interruption
 from mergecore.cuda.stream import Stream
 from mergecore.cuda.vectors import NotFiniteError
 from mergecore.errors import RecipeError, RunError

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from mergecore.cuda.spectral import interruption
+from mergecore.cuda import interruption
 from mergecore.cuda.spectral.tolerance import ROUNDING
 from mergecore.errors import RunError
 

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from mergecore.cuda.spectral import interruption
+from mergecore.cuda import interruption
 
 # How much of the long axis is widened at a time.
 _PANEL = 4096

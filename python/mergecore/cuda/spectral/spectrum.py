@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mergecore.cuda.spectral import interruption
+from mergecore.cuda import interruption
 from mergecore.cuda.spectral.product import (
     distance,
     gram,
