@@ -6,7 +6,7 @@ EXTRAS ?= test
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python lint format stubs bench clean
+.PHONY: help demo test test-rust test-python lint format stubs bench wheel sdist audit clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -46,6 +46,7 @@ lint: $(VENV)/dev ## formatting, clippy, ruff, types, stubs
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m mergecore._stubs --check python/mergecore/__init__.pyi
+	$(BIN)/python scripts/third_party.py --check
 	cd .ci && ../$(BIN)/python -m mypy.stubtest mergecore --mypy-config-file ../pyproject.toml --allowlist ../.stubtest-allowlist  # not from here: ./python would hide the installed package
 
 format: $(VENV)/dev ## format the code
@@ -60,5 +61,19 @@ bench: $(VENV)/built-$(EXTRAS) ## time merges of 1.1 B-parameter models against 
 	$(BIN)/python benches/merge.py
 	cargo bench --package mergecore
 
+# The same profile and flags as `pip install .`: after it, nothing is compiled again.
+wheel: $(VENV)/dev ## build a wheel into dist/, and try it in an empty environment
+	rm -rf dist/*.whl
+	$(BIN)/maturin build --quiet --release --locked --out dist
+	$(BIN)/python scripts/check_wheel.py dist/*.whl
+
+sdist: $(VENV)/dev ## build a source distribution into dist/, and try it in an empty environment
+	rm -rf dist/*.tar.gz
+	$(BIN)/maturin sdist --quiet --out dist
+	$(BIN)/python scripts/check_wheel.py dist/*.tar.gz
+
+audit: ## licences of dependencies, and what is known against them
+	scripts/audit.sh
+
 clean: ## delete what was built
-	rm -rf $(VENV) target
+	rm -rf $(VENV) target dist .tools
