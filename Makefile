@@ -69,7 +69,7 @@ wheel: $(VENV)/dev ## build a wheel into dist/, and try it in an empty environme
 
 sdist: $(VENV)/dev ## build a source distribution into dist/, and try it in an empty environment
 	rm -rf dist/*.tar.gz
-	$(BIN)/maturin sdist --quiet --out dist
+	$(BIN)/maturin sdist --out dist
 	$(BIN)/python scripts/check_wheel.py dist/*.tar.gz
 
 audit: ## licences of dependencies, and what is known against them

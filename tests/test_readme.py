@@ -53,7 +53,7 @@ def test_the_python_example_runs(place, monkeypatch):
     exec(compile(block("python"), "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "lint", "bench"])
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "bench", "wheel", "sdist", "audit"])
 def test_make_knows_the_targets(target):
     done = subprocess.run(
         ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False
