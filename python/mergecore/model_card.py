@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,18 +33,22 @@ def rendered(summary: Mapping[str, Any], out: Path) -> str:
         "tags": ["mergecore", "merge"],
     }
     models = [
-        f"* {model}" + (" (a document of the recipe)" if split(model)[0] in documents else "")
+        f"* {_words(model)}"
+        + (" (a document of the recipe)" if split(model)[0] in documents else "")
         for model in summary["models"]
     ]
-    models += [f"* {summary['base']} (the base)"] if summary["base"] else []
+    models += [f"* {_words(summary['base'])} (the base)"] if summary["base"] else []
     listed = "\n".join(models)
+    written = as_run(summary, out)
+    # A chat template in the recipe may hold a fence of its own.
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", written)), default=0))
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n"
-        f"# {out.resolve().name}\n\n"
+        f"# {_words(out.resolve().name)}\n\n"
         f"Made by mergecore with the method `{summary['method']}`{_modified(summary)} from\n\n"
         f"{listed}\n\n"
         "`mergecore run mergecore_recipe.yml OUT` makes it again:\n\n"
-        f"```yaml\n{as_run(summary, out)}```\n\n"
+        f"{fence}yaml\n{written}{fence}\n\n"
         "`mergecore.json` lists the inputs' fingerprints and the digests of these files; "
         "`mergecore verify` checks them.\n"
     )
@@ -66,6 +71,12 @@ def seen_from(reference: str, out: Path, documents: Sequence[str] = ()) -> str:
     return each_part(
         reference, lambda part: part if part in documents else _part_seen_from(part, out)
     )
+
+
+def _words(name: str) -> str:
+    """A name in Markdown: one line, and no markup."""
+    line = "".join(letter if letter.isprintable() else " " for letter in name)
+    return re.sub(r"[\\`*\[\]<>&]", r"\\\g<0>", line)
 
 
 def _modified(summary: Mapping[str, Any]) -> str:

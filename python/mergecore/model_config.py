@@ -66,7 +66,7 @@ def read(file: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{file}: not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{file}: a config is a JSON object")

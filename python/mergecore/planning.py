@@ -281,7 +281,8 @@ def _prepare(
         notes += worker.foreseen(summary, json.loads(plan.steps()))
     summary["notes"] = [*notes, *spoken.notes, *summary["notes"]]
     summary["warnings"] = [
-        *spoken.warnings, *_of_configs(locations, donor), *summary["warnings"],
+        *spoken.warnings, *_of_configs(locations, donor),
+        *side_files.of_links(locations[donor]), *summary["warnings"],
     ]  # fmt: skip
     read = [path for place in places.values() for path in place if path is not None]
     return Prepared(summary, plan, locations[donor], spoken.files, read, worker)

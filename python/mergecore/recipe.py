@@ -316,6 +316,8 @@ def _contents(path: Path) -> list[Any]:
         raise RecipeError(f"{path}: {reason}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: {_yaml_reason(error)}") from error
+    except RecursionError:
+        raise RecipeError(f"{path}: is nested too deeply") from None
     return [content for content in found if content is not None]  # a last --- opens nothing
 
 

@@ -112,6 +112,25 @@ def collect(
     return sorted(files.items())
 
 
+def of_links(donor: Path) -> list[str]:
+    """Warns of files that would be copied from elsewhere, and published with the output.
+
+    A repository may hold a link to a file of whoever clones it. The hub's cache is made of links,
+    too: those lead to its own `blobs`.
+    """
+    folder = folder_of(donor)
+    if not (donor.is_dir() or (folder / "config.json").is_file()):
+        return []
+    home = folder.resolve()
+    own = [home, *(above / "blobs" for above in [*home.parents][1:3])]
+    led = ((name, (folder / name).resolve()) for name in _copied(folder))
+    return [
+        f"{folder / name} is a link to {place}: what is there becomes part of the output"
+        for name, place in sorted(led)
+        if not any(place.is_relative_to(owner) for owner in own)
+    ]
+
+
 def _copied(folder: Path) -> Iterator[str]:
     """Names, relative to the folder, of the donor's files that the output keeps."""
     for place, folders, names in os.walk(folder):

@@ -157,5 +157,7 @@ def _finish(status: int) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    from mergecore.cli.terminal import plain
+
+    click.echo(f"error: {plain(' '.join(message.split()))}", err=True)
     return status

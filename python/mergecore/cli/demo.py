@@ -40,7 +40,7 @@ def demo(keep: str | None, as_json: bool, quiet: bool) -> None:
     place.mkdir(parents=True, exist_ok=True)
     silent = as_json or quiet
     if not silent:
-        click.echo(
+        terminal.say(
             f"Four experts ({', '.join(pocket.EXPERTS)}) of one base, merged by "
             f"{len(_METHODS)} methods; each model answers {_QUESTIONS} questions a task.\n"
         )
@@ -106,8 +106,8 @@ def _show(
         ],
         numbers_from=2,
     )
-    click.echo(f"The models are in {place}\n\nTry next:")
-    click.echo(f"  cd {place}")
-    click.echo("  mergecore verify merged-ties")
-    click.echo("  mergecore merge reverse sort --method dare-ties")
-    click.echo("  mergecore methods ties")
+    terminal.say(f"The models are in {place}\n\nTry next:")
+    terminal.say(f"  cd {place}")
+    terminal.say("  mergecore verify merged-ties")
+    terminal.say("  mergecore merge reverse sort --method dare-ties")
+    terminal.say("  mergecore methods ties")

@@ -77,7 +77,7 @@ def evaluate(
         template=loading["chat_template"],
         batch_size=batch_size,
         overwrite=overwrite,
-        announce=None if silent else lambda what: click.echo(what, err=True),
+        announce=None if silent else lambda what: terminal.say(what, err=True),
     )
     cost = spent(bill) if bill is not None else None
     if as_json:

@@ -134,7 +134,7 @@ def _estimate(bill: Bill, answered: list[dict[str, Any]]) -> None:
     tokens_in, tokens_out = estimated_tokens(asked)
     price = bill.of(tokens_in, tokens_out)
     money = "the price is not known" if price is None else f"about $ {price:.4f}"
-    click.echo(f"estimate: {tokens_in:,} tokens in, {tokens_out:,} out, {money}", err=True)
+    terminal.say(f"estimate: {tokens_in:,} tokens in, {tokens_out:,} out, {money}", err=True)
 
 
 def spent(bill: Bill) -> dict[str, Any]:

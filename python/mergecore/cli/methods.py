@@ -23,8 +23,8 @@ def methods(name: str | None, as_json: bool) -> None:
     elif name is None:
         _list("method", registry.methods().values())
         _list("modifier", registry.modifiers().values())
-        click.echo("A modifier acts on what a method has merged: --modifier NAME:KEY=VALUE,...")
-        click.echo("mergecore methods NAME shows one: defaults, formula, paper, cost")
+        terminal.say("A modifier acts on what a method has merged: --modifier NAME:KEY=VALUE,...")
+        terminal.say("mergecore methods NAME shows one: defaults, formula, paper, cost")
     elif as_json:
         terminal.object_as_json(_as_json(registry.find_any(name)))
     else:

@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import click
-
 from mergecore import recipe
 from mergecore._mergecore import free_space
 from mergecore.chain import Checked, check
@@ -91,7 +89,7 @@ def _as_written(request: recipe.Recipe) -> dict[str, Any]:
 
 def _show(said: Sequence[Mapping[str, Any]], tensors: bool) -> None:
     for number, document in enumerate(said, 1):
-        click.echo(f"{number}. {document['name'] or 'the output'}")
+        terminal.say(f"{number}. {document['name'] or 'the output'}")
         waits = ", ".join(document["waits_for"])
         later = [
             ("dtype", document["dtype"]),
@@ -102,4 +100,4 @@ def _show(said: Sequence[Mapping[str, Any]], tensors: bool) -> None:
             terminal.remarks(document["notes"], document["warnings"])
         if tensors and not waits:
             show_steps(document["steps"])
-        click.echo()
+        terminal.say()

@@ -110,7 +110,7 @@ def check(name: str, family: str, models: str | None, as_json: bool, quiet: bool
         terminal.object_as_json(asdict(found))
     elif not quiet:
         for kin in found.kinship:
-            click.echo(kin)
+            terminal.say(kin)
         terminal.facts(
             [
                 ("models", f"{found.models:,}, {found.away:,} of them not here"),
@@ -167,7 +167,7 @@ def run(
     def foresee(part: str, told: Estimate) -> None:
         left = f"{told.left:,} of {told.configurations:,} configurations to do"
         time = "" if told.seconds is None else f", about {told.seconds:,.0f} s"
-        click.echo(f"{part}: {left}{time}", err=True)
+        terminal.say(f"{part}: {left}{time}", err=True)
 
     ran = running.run(
         asked,
@@ -177,7 +177,7 @@ def run(
         engine=engine,
         address=address,
         jobs=jobs,
-        announce=(lambda what: click.echo(what, err=True)) if shown else None,
+        announce=(lambda what: terminal.say(what, err=True)) if shown else None,
         foresee=foresee if shown else None,
     )
     file = Path(place) / "report.html"

@@ -72,7 +72,7 @@ def sweep(
         engine=engine,
         address=address,
         jobs=jobs,
-        announce=(lambda what: click.echo(what, err=True)) if shown else None,
+        announce=(lambda what: terminal.say(what, err=True)) if shown else None,
         foresee=_foresee if shown else None,
     )
     if as_json:

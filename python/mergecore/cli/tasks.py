@@ -134,7 +134,7 @@ def _print(tested: Tested) -> None:
     ]
     terminal.table(("task", "score", "95 % interval", "items", ""), rows, numbers_from=1)
     new = "all there already" if not tested.made else f"{tested.made:,} new"
-    click.echo(f"{terminal.plural(tested.rows, 'row')} ({new}) in {tested.out}")
+    terminal.say(f"{terminal.plural(tested.rows, 'row')} ({new}) in {tested.out}")
 
 
 def _figure(value: float | None) -> str:

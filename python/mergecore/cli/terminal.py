@@ -2,6 +2,9 @@
 
 Results go to stdout; progress, notes and warnings to stderr. On a terminal progress is a bar; in a
 pipe it is a plain line now and then.
+
+Names of tensors, models and files, and what models and servers say, come from strangers. Whatever
+they hold is shown, and never obeyed by the terminal: everything printed goes through here.
 """
 
 from __future__ import annotations
@@ -19,12 +22,30 @@ import click
 
 from mergecore.planning import Progress
 
+_OBEYED = (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Control characters, and those that turn the direction of writing around."""
+_SHOWN = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _OBEYED}
+_SHOWN[ord("\n")] = "\\n"
+_SHOWN[ord("\t")] = "\\t"
+_SHOWN_LINES = {code: text for code, text in _SHOWN.items() if chr(code) not in "\n\t"}
+_SHOWN_JSON = {code: f"\\u{code:04x}" for code in _OBEYED if code >= 127}  # JSON escapes the rest
+
 _PLAIN_INTERVAL = 10.0  # seconds between the lines of a pipe's progress
+
+
+def plain(text: str) -> str:
+    """A text in one line; what a terminal would obey is written out, like `\\x1b`."""
+    return text.translate(_SHOWN)
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Prints lines of one's own, whatever names are in them."""
+    click.echo(text.translate(_SHOWN_LINES), err=err)
 
 
 def object_as_json(content: Mapping[str, Any] | Sequence[Any]) -> None:
     """Prints one JSON object."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False).translate(_SHOWN_JSON))
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
@@ -35,15 +56,15 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     for name, value in rows:
         # A terminal narrower than a name and a few letters is past helping; it wraps by itself.
         lines = textwrap.wrap(value, max(width - gap, 16), break_on_hyphens=False) or [""]
-        click.echo(name.ljust(gap) + f"\n{' ' * gap}".join(lines))
+        click.echo(name.ljust(gap) + f"\n{' ' * gap}".join(map(plain, lines)))
 
 
 def remarks(notes: Iterable[str], warnings: Iterable[str]) -> None:
     """Prints notes on stdout, as they belong to a result, and warnings on stderr."""
     for note in notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {plain(note)}")
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {plain(warning)}", err=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: int = 99) -> None:
@@ -58,15 +79,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: i
         is_number = index >= numbers_from
         # On a narrow terminal it is the words that give way: a number cut in two is another one.
         grid.add_column(
-            column,
+            plain(column),
             justify="right" if is_number else "left",
             overflow="fold",
             no_wrap=is_number if has_numbers else index == 0,
         )
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(plain, row))
     # A pipe has no width; a table in it is as wide as it needs to be.
-    Console(width=None if sys.stdout.isatty() else 1000, highlight=False, markup=False).print(grid)
+    width = None if sys.stdout.isatty() else 1000
+    Console(width=width, highlight=False, markup=False, emoji=False).print(grid)
 
 
 def bar(share: float, width: int = 24) -> str:
@@ -126,8 +148,15 @@ def steps(what: str, total: int, *, shown: bool) -> Iterator[Callable[[], None]]
     from rich import progress as parts
     from rich.console import Console
 
-    with parts.Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
+    with parts.Progress(
+        parts.TextColumn("{task.description}", markup=False),
+        parts.BarColumn(),
+        parts.TaskProgressColumn(),
+        parts.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task(plain(what), total=total)
         yield lambda: bar.update(task, advance=1)
 
 
@@ -144,14 +173,14 @@ def count(what: str, *, shown: bool) -> Iterator[Progress | None]:
     from rich.console import Console
 
     with parts.Progress(
-        parts.TextColumn("{task.description}"),
+        parts.TextColumn("{task.description}", markup=False),
         parts.BarColumn(),
         parts.MofNCompleteColumn(),
         parts.TimeRemainingColumn(compact=True),
         console=Console(stderr=True),
         transient=True,
     ) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(plain(what), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
@@ -161,7 +190,7 @@ def _bar(what: str) -> Iterator[Progress]:
     from rich.console import Console
 
     with parts.Progress(
-        parts.TextColumn("{task.description}"),
+        parts.TextColumn("{task.description}", markup=False),
         parts.BarColumn(),
         parts.DownloadColumn(),
         parts.TransferSpeedColumn(),
@@ -169,7 +198,7 @@ def _bar(what: str) -> Iterator[Progress]:
         console=Console(stderr=True),
         transient=True,
     ) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(plain(what), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
@@ -184,7 +213,7 @@ def _lines(what: str) -> Progress:
             rate = done / (now - start)
             left = f", {(total - done) / rate:.0f} s left" if rate else ""
             of = f"{size(done)} of {size(total)}"
-            click.echo(f"{what}: {of} ({100 * done // total} %), {size(rate)}/s{left}", err=True)
+            say(f"{what}: {of} ({100 * done // total} %), {size(rate)}/s{left}", err=True)
 
     return update
 
@@ -197,6 +226,6 @@ def _counts(what: str) -> Progress:
         now = time.monotonic()
         if now - last >= _PLAIN_INTERVAL or done == total:
             last = now
-            click.echo(f"{what}: {done:,} of {total:,}, {now - start:.0f} s", err=True)
+            say(f"{what}: {done:,} of {total:,}, {now - start:.0f} s", err=True)
 
     return update

@@ -30,13 +30,13 @@ def verify(folder: str, threads: int | None, as_json: bool, quiet: bool) -> int:
     elif found["ok"]:
         if not quiet:
             rate = found["bytes"] / 1e9 / max(found["seconds"], 1e-9)
-            click.echo(
+            terminal.say(
                 f"ok: {terminal.plural(found['tensors'], 'tensor')} in "
                 f"{terminal.plural(found['files'], 'file')}, "
                 f"{terminal.size(found['bytes'])}, {found['seconds']:.2f} s, {rate:.2f} GB/s"
             )
     else:
         for problem in found["problems"]:
-            click.echo(f"error: {problem}", err=True)
+            terminal.say(f"error: {terminal.plain(problem)}", err=True)
     sys.stdout.flush()
     return 0 if found["ok"] else 1

@@ -38,7 +38,7 @@ def of_model(model: str) -> Origin | None:
         named = [*recipe.models_of(asked), *([onto] if onto is not None else [])]
         parents = dict.fromkeys(places.get(name, name) for name in named if name != base)
         return Origin(None if base is None else str(places.get(base, base)), list(parents))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

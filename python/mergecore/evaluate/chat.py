@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mergecore.errors import ModelError, RecipeError
+from mergecore.evaluate.backends import why_not
 from mergecore.tokenizer import chat_template
 
 PLAIN = "none"
@@ -34,9 +35,13 @@ class Chat:
         from transformers import AutoTokenizer
 
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(folder), trust_remote_code=False
+            )
         except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{reference}: its tokenizer cannot be loaded: {error}") from error
+            raise ModelError(
+                f"{reference}: its tokenizer cannot be loaded: {why_not(error)}"
+            ) from error
         self.plain = template == PLAIN
         if template is not None and not self.plain:
             self.tokenizer.chat_template = _text(template)

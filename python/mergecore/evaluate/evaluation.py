@@ -234,7 +234,7 @@ def _inputs(folder: Path) -> list[Path]:
     try:
         inputs = json.loads((folder / "mergecore.json").read_text("utf-8"))["inputs"]
         return [Path(entry["path"]).resolve() for entry in inputs]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
 

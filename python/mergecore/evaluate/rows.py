@@ -134,7 +134,7 @@ def _entries(path: Path) -> Iterator[Any]:
     if text.lstrip().startswith("["):
         try:
             yield from json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecipeError(f"{path}: is not valid JSON: {error}") from error
         return
     # Not splitlines: JSON strings may hold U+2028 and the like, which it takes for ends of lines.
@@ -142,7 +142,7 @@ def _entries(path: Path) -> Iterator[Any]:
         if line.strip():
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise RecipeError(f"{path}: line {number} is not valid JSON: {error}") from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mergecore.errors import ModelError
-from mergecore.evaluate.backends import device_of, need, no_bars
+from mergecore.evaluate.backends import device_of, need, no_bars, why_not
 from mergecore.evaluate.chat import Chat
 
 
@@ -44,18 +44,18 @@ class TransformersReward:
         """
         need("torch", "generate")
         need("transformers", "generate")
-        from transformers import AutoConfig, AutoModelForSequenceClassification
+        from transformers import AutoModelForSequenceClassification
 
         no_bars()
         self.chat = Chat(folder, reference, template)
-        check_classifier(AutoConfig.from_pretrained(str(folder)), reference)
+        check_classifier(_config(folder, reference), reference)
         self.device = device_of(device)
         try:
             self.model: Any = AutoModelForSequenceClassification.from_pretrained(
-                str(folder), dtype=dtype or "auto"
+                str(folder), dtype=dtype or "auto", trust_remote_code=False
             )
         except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{reference}: cannot be loaded: {error}") from error
+            raise ModelError(f"{reference}: cannot be loaded: {why_not(error)}") from error
         self.model.to(self.device).eval()
         self.context: int | None = getattr(self.model.config, "max_position_embeddings", None)
 
@@ -102,10 +102,8 @@ class VllmReward:
         from mergecore.evaluate.backends.vllm import engine_of
 
         need("vllm", "vllm")
-        from transformers import AutoConfig
-
         self.chat = Chat(folder, reference, template)
-        check_classifier(AutoConfig.from_pretrained(str(folder)), reference)
+        check_classifier(_config(folder, reference), reference)
         self.llm = engine_of(
             folder, reference, dtype=dtype, context=None, runner="pooling", **engine
         )
@@ -121,6 +119,15 @@ class VllmReward:
             use_tqdm=False,
         )
         return [float(output.outputs.probs[0]) for output in outputs]
+
+
+def _config(folder: Path, reference: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{reference}: cannot be loaded: {why_not(error)}") from error
 
 
 def check_classifier(config: Any, reference: str) -> None:

@@ -147,7 +147,7 @@ def _shards(index: Path) -> set[str]:
     """The files that an index names; none if it is not one, which the engine then says."""
     try:
         files = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return set()
     return {file for file in files if isinstance(file, str)}
 
@@ -171,7 +171,7 @@ def _base_of_adapter(folder: Path) -> str:
     try:
         base = json.loads((folder / "adapter_config.json").read_text("utf-8"))
         return str(base["base_model_name_or_path"] or "MODEL")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "MODEL"
 
 

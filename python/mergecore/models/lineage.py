@@ -143,6 +143,6 @@ def _front_matter(card: Path) -> dict[str, Any]:
         lines = [line.rstrip() for line in text.splitlines()]
         end = lines.index("---", 1) if lines and lines[0] == "---" else 0
         content = yaml.safe_load("\n".join(lines[1:end]))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -11,6 +11,6 @@ def json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, or an empty one: a file that cannot be read states nothing."""
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

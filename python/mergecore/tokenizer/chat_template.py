@@ -84,6 +84,6 @@ def _library() -> Any:
 def _stated(file: Path) -> Any:
     try:
         settings = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return settings.get("chat_template") if isinstance(settings, dict) else None

@@ -72,7 +72,7 @@ def with_template(template: str, others: TokenizerFiles, donor: Path) -> Tokeniz
     try:
         text = settings if isinstance(settings, bytes) else Path(settings).read_bytes()
         content = dict(json.loads(text))
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         raise RecipeError(
             f"chat_template: {donor / SETTINGS} cannot be read: a template needs a tokenizer"
         ) from error

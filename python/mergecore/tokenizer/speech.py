@@ -97,6 +97,6 @@ def _stated_rows(folder: Path) -> int:
     try:
         config: Any = json.loads((folder / "config.json").read_text("utf-8"))
         sizes = [config.get("vocab_size"), (config.get("text_config") or {}).get("vocab_size")]
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return 0
     return next((size for size in sizes if isinstance(size, int)), 0)

@@ -105,7 +105,7 @@ def _only_in_settings(
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: is not JSON that can be read: {error}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: is no JSON object")

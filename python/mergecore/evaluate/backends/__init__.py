@@ -80,6 +80,31 @@ def address(url: str) -> str:
     )
 
 
+def without_secrets(error: BaseException, *secrets: str | None) -> str:
+    """What a server says went wrong, in one line. Some quote the request, and with it the key."""
+    said = " ".join(str(error).split())
+    for secret in filter(None, secrets):
+        said = said.replace(secret, "[secret]")
+    return said[:200]
+
+
+def secrets_of(key: str | None, url: str | None) -> list[str]:
+    """What must not be repeated: the key, and the password of a server's URL."""
+    password = urlsplit(url).password if url else None
+    return [secret for secret in (key, password) if secret]
+
+
+def why_not(error: BaseException) -> str:
+    """Why transformers does not load a model, in one line.
+
+    Everything is loaded with `trust_remote_code=False`: without it transformers asks the terminal,
+    and a "y" that was meant for something else would run a stranger's code.
+    """
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own, and code that comes with a model is not run"
+    return " ".join(str(error).split())[:300]
+
+
 def no_bars() -> None:
     """Progress is shown by the commands; transformers and vLLM are not to add theirs."""
     from transformers.utils import logging

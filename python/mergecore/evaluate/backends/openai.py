@@ -7,7 +7,16 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from mergecore.errors import RunError
-from mergecore.evaluate.backends import Refused, Reply, Request, Tell, address, need
+from mergecore.evaluate.backends import (
+    Refused,
+    Reply,
+    Request,
+    Tell,
+    address,
+    need,
+    secrets_of,
+    without_secrets,
+)
 from mergecore.evaluate.decoding import Decoding
 
 
@@ -30,11 +39,12 @@ class Server:
         import openai
 
         self.base_url, self.model, self.concurrency = base_url, model, concurrency
-        secret = os.environ.get("OPENAI_API_KEY") or "none"
+        secret = os.environ.get("OPENAI_API_KEY")
+        self._secrets = secrets_of(secret, base_url)
         self.takes_top_k = True
         """OpenAI's own servers do not; others do."""
         self.client: Any = openai.OpenAI(
-            api_key=secret, base_url=base_url, max_retries=retries, timeout=600
+            api_key=secret or "none", base_url=base_url, max_retries=retries, timeout=600
         )
 
     def answer(self, requests: Sequence[Request], decoding: Decoding, tell: Tell) -> None:
@@ -58,10 +68,11 @@ class Server:
                 openai.InternalServerError,
                 openai.RateLimitError,
             ) as error:
-                said = " ".join(str(error).split())[:200]
+                said = without_secrets(error, *self._secrets)
+                # Nothing behind it: a traceback would show the server's words as they are.
                 raise RunError(
                     f"{address(self.base_url)}: {said}; what was answered is kept"
-                ) from error
+                ) from None
             finally:
                 for future in running:
                     future.cancel()
@@ -82,13 +93,14 @@ class Server:
                 max_tokens=decoding.max_tokens,
                 extra_body={"top_k": top_k} if top_k else None,
             )
-        except ValueError as error:
-            return Refused(request.id, f"the server's answer is malformed: {error}")
+        except (ValueError, RecursionError) as error:
+            said = without_secrets(error, *self._secrets)
+            return Refused(request.id, f"the server's answer is malformed: {said}")
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             if top_k and "top_k" in str(error):
                 self.takes_top_k = False
                 return self._one(request, decoding)
-            return Refused(request.id, " ".join(str(error).split())[:200])
+            return Refused(request.id, without_secrets(error, *self._secrets))
         choice = answer.choices[0]
         usage = answer.usage
         finish = "length" if choice.finish_reason == "length" else "stop"

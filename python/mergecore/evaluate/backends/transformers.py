@@ -17,6 +17,7 @@ from mergecore.evaluate.backends import (
     device_of,
     need,
     no_bars,
+    why_not,
 )
 from mergecore.evaluate.chat import Chat, TemplateRefusalError
 from mergecore.evaluate.decoding import Decoding
@@ -161,7 +162,7 @@ def loaded(
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(str(folder))
+        config = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
         _check_writes(config, reference)
         kind = (
             transformers.AutoModelForSeq2SeqLM
@@ -169,9 +170,10 @@ def loaded(
             else transformers.AutoModelForCausalLM
         )
         if weights is None:
-            return kind.from_pretrained(str(folder), dtype=dtype or "auto")
+            return kind.from_pretrained(str(folder), dtype=dtype or "auto", trust_remote_code=False)
         with torch.device("meta"):
-            exactly = type(kind.from_config(config))  # Auto classes take no state dict
+            # Auto classes take no state dict.
+            exactly = type(kind.from_config(config, trust_remote_code=False))
         # transformers' own way from a checkpoint's names and dtypes to a model's.
         given = {"state_dict": dict(weights), "dtype": dtype or "auto", "output_loading_info": True}
         model, about = exactly.from_pretrained(None, config=config, **given)
@@ -179,7 +181,7 @@ def loaded(
             own = transformers.GenerationConfig.from_pretrained(str(folder))
             model.generation_config = own
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{reference}: cannot be loaded: {_one_line(error)}") from error
+        raise ModelError(f"{reference}: cannot be loaded: {why_not(error)}") from error
     if lost := sorted(about["missing_keys"]):
         raise ModelError(f"{reference}: the merge lacks {lost[0]}, which its config asks for")
     return model
@@ -287,7 +289,3 @@ def _check_writes(config: Any, reference: str) -> None:
     architecture = (getattr(config, "architectures", None) or [""])[0]
     if architecture.endswith("Classification"):
         raise ModelError(f"{reference}: is a {architecture}, and writes nothing; see `reward`")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

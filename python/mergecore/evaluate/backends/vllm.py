@@ -226,6 +226,7 @@ def engine_of(
             model=str(folder),
             dtype=dtype or "auto",
             max_model_len=context,
+            trust_remote_code=False,
             disable_log_stats=True,
             **engine,
         )

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from mergecore.errors import RecipeError, RunError
-from mergecore.evaluate.backends import address, need
+from mergecore.evaluate.backends import address, need, secrets_of, without_secrets
 from mergecore.evaluate.judge import cache as caching
 from mergecore.evaluate.judge.cost import Bill, estimated_tokens
 from mergecore.evaluate.judge.prompt import SCHEMA, VERSION, messages, understood
@@ -63,6 +63,7 @@ class OpenAiJudge:
             raise RecipeError(
                 "OPENAI_API_KEY is not set; a server of your own is given by --base-url"
             )
+        self._secrets = secrets_of(secret, base_url)
         self.model, self.bill, self.concurrency = model, bill, concurrency
         self.base_url = base_url
         self.cache = cache or caching.Cache(None)
@@ -144,17 +145,24 @@ class OpenAiJudge:
             try:
                 answer = self._ask(instruction, output)
             except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-                raise RunError(f"the judge's server refuses the key: {_said(error)}") from error
+                # Nothing behind it: a traceback would show the server's words as they are.
+                raise RunError(f"the judge's server refuses the key: {self._said(error)}") from None
             except openai.NotFoundError as error:
-                raise RunError(f"the judge's server has no {self.model}: {_said(error)}") from error
+                raise RunError(
+                    f"the judge's server has no {self.model}: {self._said(error)}"
+                ) from None
             except openai.APIConnectionError as error:
                 return self._error(
                     _NOBODY if not isinstance(error, openai.APITimeoutError) else _LATE
                 )
             except openai.APIStatusError as error:
-                return self._error(f"the server refused it: {_said(error)}")
-            except (openai.APIError, ValueError) as error:  # a body that is no JSON is the latter
-                failure = f"the server's answer is malformed: {_said(error)}"
+                return self._error(f"the server refused it: {self._said(error)}")
+            except (
+                openai.APIError,
+                ValueError,
+                RecursionError,
+            ) as error:  # a body that is no JSON is the latter
+                failure = f"the server's answer is malformed: {self._said(error)}"
                 continue
             try:
                 verdict = understood(answer, output)
@@ -187,6 +195,9 @@ class OpenAiJudge:
             choices = getattr(answer, "choices", None)
             return (choices[0].message.content if choices else None) or ""
 
+    def _said(self, error: Exception) -> str:
+        return without_secrets(error, *self._secrets)
+
     def _error(self, reason: str) -> Row:
         """A failure is told as one, and is never a clean verdict."""
         return {**dict.fromkeys(LABELS), "evidence": [], "judge": self.label, "error": reason}
@@ -202,7 +213,3 @@ SETTINGS: dict[str, Any] = {
         "json_schema": {"name": "verdict", "strict": True, "schema": SCHEMA},
     },
 }
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -73,7 +73,10 @@ def understood(answer: str, output: str) -> Row:
     start, end = answer.find("{"), answer.rfind("}")
     if start < 0 or end < start:
         raise ValueError("it is no JSON object")
-    said = json.loads(answer[start : end + 1])
+    try:
+        said = json.loads(answer[start : end + 1])
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     verdict: Row = {}
     evidence = []
     for label in LABELS:

@@ -138,10 +138,10 @@ def _model(
     device = device_of(device)
     if load is None:
         kept = {"pretrained": str(folder), "dtype": dtype or "auto"}
-        return HFLM(**kept, device=device, batch_size=batch_size)
+        return HFLM(**kept, device=device, batch_size=batch_size, trust_remote_code=False)
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     model = load(dtype).to(device).eval()
     return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
 
