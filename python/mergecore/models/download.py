@@ -16,6 +16,7 @@ from glob import escape
 from pathlib import Path
 
 from mergecore.errors import ModelError, ModelNotFoundError
+from mergecore.models.stated import json_object
 
 # What nothing reads stays where it is: pictures, and folders, which hold other models.
 _SIDE_FILES = [
@@ -168,11 +169,8 @@ def _why_none(names: Sequence[str], reference: str, folder: Path) -> str:
 
 def _base_of_adapter(folder: Path) -> str:
     """The model that an adapter says it is for."""
-    try:
-        base = json.loads((folder / "adapter_config.json").read_text("utf-8"))
-        return str(base["base_model_name_or_path"] or "MODEL")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return "MODEL"
+    base = json_object(folder / "adapter_config.json").get("base_model_name_or_path")
+    return str(base or "MODEL")
 
 
 def _refusal(error: Exception, repo: str, revision: str | None, hint: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from importlib import resources
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mergecore.errors import ModelError, RecipeError
+from mergecore.models.stated import json_object
 
 _FILES = ("chat_template.jinja", "chat_template.json")
 
@@ -82,8 +82,4 @@ def _library() -> Any:
 
 
 def _stated(file: Path) -> Any:
-    try:
-        settings = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return settings.get("chat_template") if isinstance(settings, dict) else None
+    return json_object(file).get("chat_template")

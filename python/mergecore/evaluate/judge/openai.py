@@ -157,11 +157,8 @@ class OpenAiJudge:
                 )
             except openai.APIStatusError as error:
                 return self._error(f"the server refused it: {self._said(error)}")
-            except (
-                openai.APIError,
-                ValueError,
-                RecursionError,
-            ) as error:  # a body that is no JSON is the latter
+            # A body that is no JSON, or nested too deeply, is one of the latter two.
+            except (openai.APIError, ValueError, RecursionError) as error:
                 failure = f"the server's answer is malformed: {self._said(error)}"
                 continue
             try:
